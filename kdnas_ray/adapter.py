@@ -1,0 +1,278 @@
+"""How do Ray Tune and Optuna talk to each other? The only place that knows both.
+
+Ray's own `OptunaSearch` tells every stopped trial as complete and pickles the whole study at every
+snapshot; here a stopped candidate is told as pruned, with its curve, and nothing is pickled: the study
+lies in a database and the run folder, from which a search is taken up again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from kdnas_ray.journal import Journal
+from kdnas_ray.objectives import excess
+from search_spaces import KdnasError, RunError, Space
+from trainables.candidate import Candidate
+from trainables.loop import Point
+
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "rejected": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+REJECTIONS = 300  # proposals in a row that break a constraint before the search is given up
+FAILURES = 5  # first candidates that all fail: then the fault is in the configuration, not in a candidate
+
+
+@dataclass
+class Stop:
+    """Why the search should end now: `interrupt` leaves running candidates open, `budget` closes them."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A candidate whose training is not finished, with what is known of it."""
+
+    candidate: Candidate
+    costs: Mapping[str, int]
+    curve: Sequence[Point] = ()
+
+
+class StudyAdapter(Searcher):
+    """Proposes candidates from an Optuna study and tells it how they went.
+
+    Args:
+        study: single- or multi-objective; its first direction is validation accuracy.
+        space: search space of the architectures.
+        recipes: space of the recipes.
+        costs: numbers of an architecture known before training (`params`, `flops`).
+        bounds: largest allowed value of each constrained number.
+        objectives: names of the study's objectives.
+        journal: what happens is written down here first.
+        rungs: epochs at which a trial reports.
+        trials: how many candidates to train in all; None for no bound.
+        seed: candidates' seeds derive from it.
+        stop: says why to end.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        *,
+        space: Space,
+        recipes: Any,
+        costs: Callable[[Any], dict[str, int]],
+        bounds: Mapping[str, float],
+        objectives: Sequence[str],
+        journal: Journal,
+        rungs: Sequence[int],
+        trials: int | None,
+        seed: int,
+        stop: Stop,
+    ) -> None:
+        super().__init__(metric="val_accuracy", mode="max")
+        self.study, self.journal, self.stop = study, journal, stop
+        self.error: RunError | None = None
+        self._space, self._recipes, self._costs = space, recipes, costs
+        self._bounds, self._objectives, self._rungs = bounds, objectives, rungs
+        self._trials, self._seed = trials, seed
+        self._running: dict[str, Opened] = {}
+        self._reported: dict[str, int] = {}
+        self._waiting = deque(self._reconcile())
+        self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
+
+    def has_work(self) -> bool:
+        """Whether there is a candidate left to train."""
+        return bool(self._waiting) or self._trials is None or self._created < self._trials
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Configuration of the next trial, or `Searcher.FINISHED`."""
+        if self.stop.reason is not None or self.error is not None:
+            return Searcher.FINISHED
+        if self._waiting:
+            opened = self._waiting.popleft()
+        elif self._trials is not None and self._created >= self._trials:
+            return Searcher.FINISHED
+        else:
+            found = self._propose()
+            if found is None:
+                return Searcher.FINISHED
+            opened = found
+        self._created += 1
+        self._running[trial_id] = opened
+        self._reported[opened.candidate.id] = len(opened.curve)
+        self.journal.started(opened.candidate, opened.costs, len(opened.curve))
+        return {"candidate": opened.candidate.to_json(), "reported": len(opened.curve)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A candidate reached a rung and goes on."""
+        self._on_rung(self._running[trial_id].candidate, result["curve"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A candidate ended: complete, stopped by the scheduler, failed, or interrupted."""
+        opened = self._running.pop(trial_id, None)
+        if opened is None:
+            return
+        candidate, result = opened.candidate, result or {}
+        curve = result.get("curve") or list(opened.curve)
+        train_s = result.get("train_s", 0.0)
+        if error:
+            self._end(candidate, "failed", curve, train_s, "its worker died repeatedly; see search.log")
+        elif result.get("failure"):
+            self._end(candidate, "failed", curve, train_s, result["failure"])
+        elif self.stop.reason == "interrupt" and len(curve) < self._rungs[-1]:
+            self._on_rung(candidate, curve)
+            self.journal.suspended()
+        else:
+            self._on_rung(candidate, curve)
+            whole = len(curve) >= self._rungs[-1]
+            reason = "the search's time was over" if self.stop.reason and not whole else None
+            self._end(candidate, "complete" if whole else "pruned", curve, train_s, reason)
+        self._give_up_if_all_fail()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: study and run folder hold the state, which must not grow with every snapshot."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore, see `save`."""
+
+    def _propose(self) -> Opened | None:
+        closest: tuple[float, str] | None = None
+        for _ in range(REJECTIONS):
+            trial = self.study.ask()
+            candidate = Candidate(
+                f"c{trial.number:04d}",
+                self._space.suggest(trial),
+                self._recipes.suggest(trial),
+                candidate_seed(self._seed, trial.number),
+            )
+            costs = self._costs(candidate.architecture)
+            over = excess(costs, self._bounds)
+            for name, value in costs.items():
+                trial.set_user_attr(name, value)
+            trial.set_user_attr("excess", list(over.values()))
+            trial.set_user_attr("candidate", candidate.to_json())
+            if all(value <= 0 for value in over.values()):
+                return Opened(candidate, costs)
+            reason = _over_text(costs, self._bounds)
+            self.journal.rejected(candidate, costs, reason)
+            self.study.tell(trial.number, state=TrialState.PRUNED)
+            worst = max(over.values())
+            if closest is None or worst < closest[0]:
+                closest = (worst, reason)
+        assert closest is not None
+        self.error = RunError(
+            f"{REJECTIONS} proposals in a row broke a constraint; the closest: {closest[1]}",
+            field="constraints",
+            remedy="loosen the constraint or offer smaller choices in the space",
+        )
+        return None
+
+    def _on_rung(self, candidate: Candidate, curve: Sequence[Point]) -> None:
+        known = self._reported[candidate.id]
+        if len(curve) <= known:
+            return
+        self._reported[candidate.id] = len(curve)
+        trial = self._trial(candidate)
+        trial.set_user_attr("curve", list(curve))
+        if len(self._objectives) == 1:  # Optuna has intermediate values for single objectives only
+            for point in curve[known:]:
+                trial.report(point["val_accuracy"], int(point["epoch"]))
+        self.journal.rung(candidate, curve)
+
+    def _end(
+        self, candidate: Candidate, state: str, curve: Sequence[Point], train_s: float, reason: str | None
+    ) -> None:
+        # The run folder first: if the process dies between the two, `_reconcile` tells the study.
+        row = self.journal.ended(candidate, state, curve, train_s, reason)
+        self._tell(row)
+
+    def _tell(self, row: Mapping[str, Any]) -> None:
+        values = [row[name] for name in self._objectives] if row["state"] == "complete" else None
+        self.study.tell(_number(row["id"]), values, state=STATES[row["state"]])
+
+    def _trial(self, candidate: Candidate) -> optuna.Trial:
+        storage_id = self.study._storage.get_trial_id_from_study_id_trial_number(
+            self.study._study_id, _number(candidate.id)
+        )
+        return optuna.Trial(self.study, storage_id)
+
+    def _reconcile(self) -> list[Opened]:
+        """Candidates that an earlier session left open; the study is told of those that ended unnoticed."""
+        opened = []
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            row = self.journal.rows.get(f"c{trial.number:04d}")
+            if row is not None:
+                self._tell(row)
+            elif "candidate" not in trial.user_attrs:  # the process died while this one was being proposed
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            else:
+                opened.append(_opened(trial))
+        return opened
+
+    def _give_up_if_all_fail(self) -> None:
+        ended = self.journal.progress.ended
+        if ended["failed"] >= FAILURES and ended["complete"] + ended["pruned"] == 0:
+            reasons = [row["reason"] for row in self.journal.rows.values() if row["state"] == "failed"]
+            self.error = RunError(
+                f"the first {ended['failed']} candidates all failed, the last with: {reasons[-1]}",
+                field="search",
+                remedy="see candidates.jsonl and search.log in the run folder",
+            )
+
+
+def candidate_seed(seed: int, number: int) -> int:
+    """Seed of candidate `number` in a search with `seed`."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0] % 2**31)
+
+
+def check_constraints(
+    sample: Callable[[], Any], costs: Callable[[Any], dict[str, int]], bounds: Mapping[str, float], tries: int = 200
+) -> None:
+    """Raises unless some architecture drawn by `sample` keeps all bounds; says how close the best came."""
+    closest: tuple[float, str] | None = None
+    for _ in range(tries):
+        found = costs(sample())
+        worst = max(excess(found, bounds).values(), default=0.0)
+        if worst <= 0:
+            return
+        if closest is None or worst < closest[0]:
+            closest = (worst, _over_text(found, bounds))
+    assert closest is not None
+    raise KdnasError(
+        f"none of {tries} architectures drawn from the space keeps them; the closest: {closest[1]}",
+        field="constraints",
+        value={name: round(bound) for name, bound in bounds.items()},
+        remedy="loosen the constraint or offer smaller choices in the space",
+    )
+
+
+def curves(study: optuna.Study) -> dict[str, dict[int, float]]:
+    """Validation accuracy by epoch of every candidate in the study, as far as it came."""
+    return {
+        f"c{trial.number:04d}": {int(p["epoch"]): p["val_accuracy"] for p in trial.user_attrs.get("curve", ())}
+        for trial in study.get_trials(deepcopy=False)
+    }
+
+
+def _opened(trial: FrozenTrial) -> Opened:
+    costs = {name: trial.user_attrs[name] for name in ("params", "flops")}
+    return Opened(Candidate.from_json(trial.user_attrs["candidate"]), costs, trial.user_attrs.get("curve", ()))
+
+
+def _over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
+    broken = [name for name, value in excess(costs, bounds).items() if value > 0]
+    return ", ".join(f"{name} {costs[name]:,.0f} (at most {bounds[name]:,.0f})" for name in broken)
+
+
+def _number(candidate_id: str) -> int:
+    return int(candidate_id[1:])

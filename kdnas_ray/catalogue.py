@@ -1,0 +1,33 @@
+"""What can be named in a configuration? (`kdnas list …`)"""
+
+from kdnas_ray.objectives import OBJECTIVES
+from kdnas_ray.samplers import SAMPLERS
+from kdnas_ray.schedulers import SCHEDULERS
+from search_spaces import SPACES, Registry
+from trainables.evaluators import EVALUATORS
+from trainables.losses import LOSSES
+from trainables.recipe import RECIPES
+from trainables.tasks import TASKS
+from trainables.teachers import TEACHERS
+
+CATALOGUE: Registry[Registry] = Registry(
+    "kind of entry",
+    ("spaces", SPACES),
+    ("tasks", TASKS),
+    ("teachers", TEACHERS),
+    ("recipes", RECIPES),
+    ("losses", LOSSES),
+    ("samplers", SAMPLERS),
+    ("schedulers", SCHEDULERS),
+    ("evaluators", EVALUATORS),
+    ("objectives", OBJECTIVES),
+)
+
+
+def catalogue(kind: str) -> list[dict[str, str]]:
+    """Name, summary and source of every entry of this kind.
+
+    Raises:
+        KdnasError: unknown kind; lists the known ones.
+    """
+    return CATALOGUE[kind].describe()

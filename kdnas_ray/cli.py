@@ -1,0 +1,260 @@
+"""What does a person type? Parsing and printing only; the work is done elsewhere."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from search_spaces.errors import KdnasError
+
+app = typer.Typer(
+    help="Find the smallest network that keeps your teacher's accuracy: architecture and distillation searched together.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+teacher_app = typer.Typer(help="Train a teacher.", no_args_is_help=True)
+app.add_typer(teacher_app, name="teacher")
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `kdnas search` made it.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="YAML file and dotted overrides.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KINDS = ("spaces", "tasks", "teachers", "recipes", "losses", "samplers", "schedulers", "evaluators", "objectives")
+
+
+def main() -> NoReturn:
+    """Entry point: exit code 0 done, 1 failed while running, 2 bad input, 130 interrupted."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="kdnas", standalone_mode=True)
+    except KdnasError as error:
+        if debug:
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"Error: {error}", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"Failed: {type(error).__name__}: {error}\n  `--debug` shows where.", markup=False
+        )
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from kdnas_ray import __version__
+
+        typer.echo(f"kdnas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None: ...
+
+
+@app.command()
+def search(
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to create.")] = None,
+) -> None:
+    """Search architecture and recipe together; without CONFIG: scikit-learn's digits on this machine."""
+    from kdnas_ray.search import search as run_search
+
+    _finish(lambda: run_search(_config(settings), out))
+
+
+@app.command()
+def resume(
+    run: Run,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Budget, resources …")] = None,
+) -> None:
+    """Go on with an interrupted search; nothing that finished runs again."""
+    from kdnas_ray.search import resume as run_resume
+
+    _finish(lambda: run_resume(run, overrides or ()))
+
+
+@app.command()
+def retrain(
+    run: Run, top: Annotated[int | None, typer.Option("--top", min=1, help="How many of the best.")] = None
+) -> None:
+    """Retrain the best candidates in full, with and without KD, and score them on the test split."""
+    from kdnas_ray.search import retrain as run_retrain
+
+    _finish(lambda: run_retrain(run, top))
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write RUN/report.html: one self-contained page."""
+    from kdnas_ray.report import write_report
+
+    typer.echo(str(write_report(run)))
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.")], as_json: Json = False
+) -> None:
+    """List what can be named in a configuration."""
+    from kdnas_ray.catalogue import catalogue
+
+    rows = catalogue(kind)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['source']}]" if row["source"] else ""))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Two or more run folders.")],
+    as_json: Json = False,
+) -> None:
+    """Compare runs: results side by side, and where their configurations differ."""
+    from kdnas_ray.compare import compare as compare_runs
+    from kdnas_ray.compare import comparison_table, differences
+
+    rows, differing = compare_runs(runs), differences(runs)
+    if as_json:
+        typer.echo(json.dumps({"runs": rows, "differences": differing}, indent=2))
+        return
+    _console().print(comparison_table(rows, differing))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("kdnas.yaml"),
+) -> None:
+    """Write a commented configuration with every default."""
+    from kdnas_ray.starter import commented_yaml
+
+    if path.exists():
+        raise KdnasError("exists already", field="PATH", value=str(path), remedy="choose another name")
+    if not path.parent.is_dir():
+        raise KdnasError("its folder does not exist", field="PATH", value=str(path))
+    path.write_text(commented_yaml())
+    typer.echo(f"{path}  (start with `kdnas search {path}`)")
+
+
+@app.command()
+def config(
+    settings: Settings = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False,
+) -> None:
+    """Print the configuration with every default filled in."""
+    import yaml
+
+    from kdnas_ray.config import json_schema
+
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=2))
+    else:
+        typer.echo(yaml.safe_dump(_config(settings).resolved(), sort_keys=False), nl=False)
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on the store that searches in this folder write to."""
+    from kdnas_ray import tracking
+
+    raise typer.Exit(tracking.ui(tracking.TrackingSettings(), host=host, port=port))
+
+
+@app.command()
+def sync(run: Run) -> None:
+    """Send to MLflow what it has not taken yet (the server was away)."""
+    from kdnas_ray import tracking
+    from kdnas_ray.config import read
+    from kdnas_ray.runs import read_config, require_run
+
+    require_run(run)
+    sent = tracking.sync(run, read(read_config(run)).tracking)
+    typer.echo(f"{sent} records sent")
+
+
+@teacher_app.command("train")
+def teacher_train(
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder to create.")] = Path("teacher"),
+) -> None:
+    """Train the configuration's teacher; use it with `teachers.0={name: folder, path: FOLDER}`."""
+    from kdnas_ray.live import Narrator
+    from kdnas_ray.prepare import check_folder
+    from trainables.teachers import TrainedTeacher, save_teacher, train_teacher
+
+    chosen = _config(settings)
+    check_folder(out)
+    recipe = chosen.teachers[0]
+    if not isinstance(recipe, TrainedTeacher):
+        raise KdnasError(
+            "this teacher is trained already",
+            field="teachers.name",
+            value=type(recipe).__name__,
+            remedy="choose `trained`, with its widths and depths",
+        )
+    data = chosen.task.load(chosen.seed)
+    narrator = Narrator()
+    teacher = train_teacher(recipe, data, chosen.task, seed=chosen.seed, say=narrator.say)
+    save_teacher(out, teacher)
+    typer.echo(f"{out}: validation accuracy {teacher.val_accuracy:.4f}")
+    typer.echo(f"Use it: kdnas search 'teachers=[{{name: folder, path: {out}}}]'")
+
+
+def _config(settings: list[str] | None) -> Any:
+    from kdnas_ray.config import read, read_file
+
+    words = settings or []
+    files = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
+    if len(files) > 1:
+        raise KdnasError(
+            "more than one configuration", field="CONFIG", value=" ".join(files), remedy="an override is key=value"
+        )
+    return read_file(Path(files[0]), overrides) if files else read({}, overrides)
+
+
+def _finish(work: Any) -> None:
+    from kdnas_ray.results import headline, ranking_table
+    from kdnas_ray.search import Interrupted
+
+    console = _console()
+    try:
+        result = work()
+    except Interrupted as stopped:
+        console.print(f"Interrupted. Go on with: kdnas resume {stopped}", markup=False)
+        raise typer.Exit(130) from None
+    summary = result.summary
+    console.print()
+    console.print(ranking_table(result))
+    console.print()
+    console.print(headline(summary), markup=False)
+    tau = summary.get("kendall_tau")
+    if tau is not None:
+        console.print(
+            f"Kendall tau between search and retrained ranking: {tau:.2f} ({summary['kendall_tau_n']} candidates)"
+        )
+    console.print(f"Report: {os.path.relpath(result.run / 'report.html')}", markup=False)
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)

@@ -1,0 +1,318 @@
+"""What can be configured? The whole YAML as one strict model; unknown keys are errors."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES
+from kdnas_ray.samplers import SAMPLERS
+from kdnas_ray.schedulers import SCHEDULERS
+from kdnas_ray.tracking import TrackingSettings
+from search_spaces import SPACES, KdnasError, Registry
+from trainables.evaluators import EVALUATORS
+from trainables.recipe import RECIPES
+from trainables.tasks import TASKS
+from trainables.teachers import TEACHERS
+
+
+def _choice(registry: Registry[type], field: str, default: str) -> Any:
+    """Annotation for `name` or `{name: …, option: …}`; the value is the entry's validated dataclass."""
+
+    def parse(value: Any) -> Any:
+        if type(value) in registry.values():
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            raise KdnasError(
+                f"give a name or an object with `name` and options, not {type(value).__name__}",
+                field=field,
+                value=value,
+                remedy=f"known names: {', '.join(registry)}",
+            )
+        options = dict(value)
+        name = options.pop("name", default)
+        if name not in registry:
+            raise _misspelt(f"unknown {registry.kind}", field, name, list(registry))
+        return _validated(registry[name], options, field)
+
+    def dump(value: Any) -> dict[str, Any]:
+        return {"name": registry.name_of(value), **dataclasses.asdict(value)}
+
+    schemas = [{"enum": list(registry)}]
+    for name, entry in registry.items():
+        schema = _inlined(TypeAdapter(_strict(entry)).json_schema())
+        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
+        schemas.append(schema)
+    return Annotated[
+        Any, PlainValidator(parse), PlainSerializer(dump), WithJsonSchema({"anyOf": schemas, "default": default})
+    ]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BankSettings(_Section):
+    """The knowledge bank: what the teachers say about the training data, computed once."""
+
+    views: int = Field(8, ge=1, le=1000)
+    """Seeded augmented views kept; epoch e reads view e mod views; view 0 is not augmented."""
+    cache: str | None = None
+    """Folder for trained teachers and banks, shared by all runs (default: KDNAS_CACHE or ~/.cache/kdnas_ray)."""
+
+
+class Bound(_Section):
+    """A hard constraint, checked before any training."""
+
+    max: float | None = Field(None, gt=0)
+    """At most this number."""
+    of_teacher: float | None = Field(None, gt=0)
+    """At most this share of the teacher's number: 0.1 is a tenth."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Bound":
+        if self.max is None and self.of_teacher is None:
+            raise ValueError("give `max` (a number) or `of_teacher` (a share of the teacher's)")
+        return self
+
+
+class Budget(_Section):
+    """When the search ends: whichever comes first."""
+
+    trials: int | None = Field(48, ge=1)
+    """Candidates to train; null for no bound."""
+    wall_s: float | None = Field(None, gt=0)
+    """Seconds the search phase may take; null for no bound."""
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> "Budget":
+        if self.trials is None and self.wall_s is None:
+            raise ValueError("give `trials`, `wall_s` or both: without either the search never ends")
+        return self
+
+
+class Resources(_Section):
+    """What one trial gets."""
+
+    cpu: float = Field(1, gt=0)
+    """CPU cores a trial; also its number of threads."""
+    gpu: float = Field(0, ge=0)
+    """GPUs a trial; a share such as 0.25 lets several trials use one."""
+    workers: int | None = Field(None, ge=1)
+    """Trials at once; null for as many as the machine or cluster holds."""
+
+
+class Retrain(_Section):
+    """The finalists: trained in full from scratch, with and without KD, and scored on the sealed test split."""
+
+    top: int = Field(5, ge=0)
+    """How many; 0 to leave it out."""
+    epochs: int | None = Field(None, ge=1)
+    """Length of the full training; null for twice the scheduler's max_epochs."""
+    seeds: int = Field(1, ge=1)
+    """Trainings of each finalist with different seeds; results are given with their spread."""
+
+
+class SearchConfig(_Section):
+    """A whole search. Every key has a default that works on a laptop."""
+
+    task: _choice(TASKS, "task", "digits") = Field(default="digits", validate_default=True)  # type: ignore[valid-type]
+    teachers: list[_choice(TEACHERS, "teachers", "trained")] = Field(default=["trained"], validate_default=True)  # type: ignore[valid-type]
+    bank: BankSettings = BankSettings()
+    space: _choice(SPACES, "space", "resnet") = Field(default="resnet", validate_default=True)  # type: ignore[valid-type]
+    recipes: _choice(RECIPES, "recipes", "simple") = Field(default="simple", validate_default=True)  # type: ignore[valid-type]
+    evaluator: _choice(EVALUATORS, "evaluator", "scratch") = Field(default="scratch", validate_default=True)  # type: ignore[valid-type]
+    sampler: _choice(SAMPLERS, "sampler", "tpe") = Field(default="tpe", validate_default=True)  # type: ignore[valid-type]
+    scheduler: _choice(SCHEDULERS, "scheduler", "asha") = Field(default="asha", validate_default=True)  # type: ignore[valid-type]
+    objectives: list[str] = ["val_accuracy"]
+    """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy."""
+    constraints: dict[str, Bound] = {"params": Bound(of_teacher=0.1)}
+    """Hard bounds on numbers known before training: params, flops."""
+    budget: Budget = Budget()
+    resources: Resources = Resources()
+    retrain: Retrain = Retrain()
+    tracking: TrackingSettings = TrackingSettings()
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_bounds(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("constraints"), Mapping):
+            bounds = {
+                name: {"max": bound} if isinstance(bound, (int, float)) else bound
+                for name, bound in data["constraints"].items()
+            }
+            return {**data, "constraints": bounds}
+        return data
+
+    @model_validator(mode="after")
+    def _known_numbers(self) -> "SearchConfig":
+        if len(self.teachers) != 1:
+            raise KdnasError(
+                "a search has exactly one teacher", field="teachers", value=f"{len(self.teachers)} given",
+                remedy="list one teacher",
+            )
+        for name in self.objectives:
+            if name not in OBJECTIVES:
+                raise _misspelt("unknown objective", "objectives", name, list(OBJECTIVES))
+        if self.objectives[:1] != ["val_accuracy"] or len(set(self.objectives)) < len(self.objectives):
+            raise KdnasError(
+                "val_accuracy comes first and nothing comes twice",
+                field="objectives",
+                value=self.objectives,
+                remedy="for example [val_accuracy] or [val_accuracy, params]",
+            )
+        for name in self.constraints:
+            if name not in CONSTRAINABLE:
+                raise _misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain nested dictionary with every default filled in; `read` takes it back."""
+        return self.model_dump(mode="json")
+
+
+def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Configuration from plain data and `key.path=value` overrides.
+
+    Raises:
+        KdnasError: names the key, the value and what would be valid.
+    """
+    merged: dict[str, Any] = {key: value for key, value in (data or {}).items()}
+    for override in overrides:
+        _override(merged, override)
+    return _validated(SearchConfig, merged, "")
+
+
+def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Configuration from a YAML file.
+
+    Raises:
+        KdnasError: the file is missing, is not YAML, or holds something invalid.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise KdnasError(
+            f"cannot be read ({error})", field="CONFIG", value=str(path), remedy="`kdnas init` writes a configuration"
+        ) from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise KdnasError(f"is not valid YAML{line}", field="CONFIG", value=str(path)) from error
+    if data is not None and not isinstance(data, Mapping):
+        raise KdnasError("holds no keys", field="CONFIG", value=str(path), remedy="see `kdnas init`")
+    return read(data, overrides)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration."""
+    return SearchConfig.model_json_schema()
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    path, _, text = override.partition("=")
+    keys = path.strip().split(".")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise KdnasError("the value is not valid YAML", field=path, value=text) from error
+    if not all(keys):
+        raise KdnasError("an override is key.path=value", field="override", value=override)
+    here: Any = data
+    for key, following in zip(keys, [*keys[1:], None], strict=True):
+        step: Any = int(key) if isinstance(here, list) and key.isdigit() else key
+        if isinstance(here, list) and not isinstance(step, int):
+            raise KdnasError("a list is addressed by numbers", field=path, value=key, remedy="for example teachers.0")
+        if isinstance(step, int):
+            here.extend({} for _ in range(step + 1 - len(here)))
+        if following is None:
+            here[step] = value
+            return
+        child = here[step] if isinstance(step, int) else here.get(step)
+        if isinstance(child, str):  # `space: resnet` written short: keep the name, add the option
+            child = {"name": child}
+        if not isinstance(child, (dict, list)):
+            child = [] if following.isdigit() else {}
+        here[step] = child
+        here = child
+
+
+def _validated(target: Any, value: Any, field: str) -> Any:
+    try:
+        return TypeAdapter(_strict(target)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(part for part in (field, *map(str, first["loc"])) if part)
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            owner = _owner(target, first["loc"][:-1])
+            raise _misspelt("unknown key", path, first["input"], _keys(owner), str(first["loc"][-1])) from error
+        if first["type"] in ("missing", "missing_argument"):
+            raise KdnasError("is required", field=path, remedy="give it a value") from error
+        message = first["msg"].removeprefix("Value error, ")
+        value = None if isinstance(first["input"], (dict, BaseModel)) else first["input"]
+        raise KdnasError("invalid value", field=path, value=value, remedy=message) from error
+
+
+def _misspelt(problem: str, field: str, value: Any, known: Sequence[str], key: str | None = None) -> KdnasError:
+    close = difflib.get_close_matches(key or str(value), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return KdnasError(problem, field=field, value=value, remedy=f"{hint}known: {', '.join(known)}")
+
+
+def _strict(target: Any) -> Any:
+    """The target, its dataclasses refusing unknown keys."""
+    if dataclasses.is_dataclass(target) and "__pydantic_config__" not in vars(target):
+        target.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+        for field in dataclasses.fields(target):
+            _strict(field.type)
+    return target
+
+
+def _owner(target: Any, path: Sequence[Any]) -> Any:
+    for part in path:
+        fields = target.model_fields if _is_model(target) else getattr(target, "__dataclass_fields__", {})
+        if part in fields:
+            found = fields[part]
+            target = found.annotation if _is_model(target) else found.type
+    return target
+
+
+def _keys(target: Any) -> list[str]:
+    if _is_model(target):
+        return list(target.model_fields)
+    return [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
+
+
+def _is_model(target: Any) -> bool:
+    return isinstance(target, type) and issubclass(target, BaseModel)
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without `$defs`: references into it would point nowhere once it is part of another."""
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(item) for item in node] if isinstance(node, list) else node
+
+    return resolve(schema)

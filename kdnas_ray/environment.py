@@ -1,0 +1,107 @@
+"""Where and with what does a search run? Versions, git commit, quiet Ray sessions."""
+
+import contextlib
+import logging
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("kdnas_ray", "torch", "ray", "optuna", "mlflow", "numpy", "scikit-learn", "datasets")
+LOGGERS = ("ray", "optuna", "datasets", "alembic", "py.warnings")
+
+# Ray Tune is told not to do what the run folder does already: its own logs, snapshots and signal handling
+# cost more than a short training (design: decisions 4 and 9).
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the working folder, with `+changes` when it is not clean; None outside a repository."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if status.stdout.strip() else "")
+
+
+def cache_folder(configured: str | None) -> Path:
+    """Folder for trained teachers and banks, shared by all runs."""
+    return Path(configured or os.environ.get("KDNAS_CACHE") or Path.home() / ".cache" / "kdnas_ray")
+
+
+@contextlib.contextmanager
+def logs_to(path: Path) -> Iterator[None]:
+    """Send the chatter of the libraries to a file instead of the terminal."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    kept = {name: (list(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in LOGGERS}
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            quiet(handler)
+            yield
+    finally:
+        logging.captureWarnings(False)
+        for name, (handlers, propagate) in kept.items():
+            logging.getLogger(name).handlers[:] = handlers
+            logging.getLogger(name).propagate = propagate
+        handler.close()
+
+
+def quiet(handler: logging.Handler | None = None) -> None:
+    """Leave only file handlers on the libraries' loggers; `ray.init` puts its own on them."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        files = [known for known in logger.handlers if isinstance(known, logging.FileHandler)]
+        logger.handlers[:] = [*files, handler] if handler is not None else files
+        logger.propagate = False
+
+
+@contextlib.contextmanager
+def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) -> Iterator[None]:
+    """A local Ray with room for the bank, ended afterwards; one that runs already in this process is used."""
+    os.environ.update(TUNE_SETTINGS)
+    import ray  # reads the settings above when it is imported
+
+    if ray.is_initialized():
+        yield
+        return
+    cores = os.cpu_count() or 1
+    ray.init(
+        num_cpus=max(1, round(workers * cpus_each)) if workers else cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        object_store_memory=object_store_bytes,
+    )
+    quiet()
+    try:
+        yield
+    finally:
+        ray.shutdown()

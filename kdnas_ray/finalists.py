@@ -1,0 +1,211 @@
+"""How good are the best candidates really? Trained in full from scratch, with and without KD, scored on test."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError
+
+from kdnas_ray import tracking
+from kdnas_ray.adapter import Stop, candidate_seed
+from kdnas_ray.analysis.pareto import rank_candidates
+from kdnas_ray.config import SearchConfig
+from kdnas_ray.prepare import Plan
+from kdnas_ray.runs import append_jsonl, read_jsonl
+from search_spaces import SPACES, RunError
+from trainables.candidate import Candidate
+from trainables.distill import Shared, open_training
+from trainables.loop import Normalise, evaluate, train
+from trainables.model_files import save_student
+from trainables.tasks.base import Split
+
+SEED_OFFSET = 1_000_000  # retraining seeds never meet a candidate's search seed
+
+
+@dataclass(frozen=True)
+class Job:
+    """One retraining: a candidate, a seed, with or without the teacher."""
+
+    candidate: Candidate
+    seed: int
+    with_kd: bool
+
+    @property
+    def key(self) -> tuple[str, int, bool]:
+        """What makes it the same job in another session."""
+        return self.candidate.id, self.seed, self.with_kd
+
+
+def retrain(
+    run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callable[[str], None], stop: Stop
+) -> None:
+    """Retrain the best `top` candidates; jobs done in an earlier session are not repeated.
+
+    Each result is one line of retrained.jsonl; the best student lies in `best/` afterwards.
+
+    Raises:
+        RunError: a retraining failed.
+    """
+    config = made.config
+    epochs = retrain_epochs(config)
+    rows = rank_candidates(read_jsonl(run / "candidates.jsonl"), config.objectives)
+    chosen = [Candidate.from_json(row) for row in rows if row["state"] == "complete"][:top]
+    done = {
+        (row["id"], row["seed"], row["with_kd"])
+        for row in read_jsonl(run / "retrained.jsonl")
+        if row["epochs"] == epochs
+    }
+    jobs = [job for job in _jobs(chosen, config.retrain.seeds) if job.key not in done]
+    if jobs:
+        say(f"Retraining the best {len(chosen)} in full, {epochs} epochs, with and without KD: {len(jobs)} trainings")
+        _run_jobs(run, made, shared, jobs, epochs, say, stop)
+    if not stop.reason == "interrupt":
+        keep_best(run, config.objectives)
+
+
+def retrain_epochs(config: SearchConfig) -> int:
+    """Length of a retraining in epochs."""
+    return config.retrain.epochs or 2 * config.scheduler.max_epochs
+
+
+def finalists(run: Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Retrained candidates, best first by validation accuracy with KD (mean over seeds), then by size.
+
+    Each row: id, params, flops, and mean and spread (`_std`, None for a single seed) over seeds of
+    `val_accuracy`, `test_accuracy` and `test_accuracy_without_kd`. Selection never looks at the test split.
+    """
+    rows = {row["id"]: row for row in read_jsonl(run / "candidates.jsonl")}
+    retrained = read_jsonl(run / "retrained.jsonl")
+    longest = max((row["epochs"] for row in retrained), default=0)
+    found = []
+    for name in dict.fromkeys(row["id"] for row in retrained):
+        own = [row for row in retrained if row["id"] == name and row["epochs"] == longest]
+        with_kd = [row for row in own if row["with_kd"]]
+        without = [row for row in own if not row["with_kd"]]
+        if not with_kd or name not in rows:
+            continue
+        found.append(
+            {
+                "id": name,
+                "params": rows[name]["params"],
+                "flops": rows[name]["flops"],
+                "search_val_accuracy": rows[name]["val_accuracy"],
+                **_mean_and_spread("val_accuracy", [row["val_accuracy"] for row in with_kd]),
+                **_mean_and_spread("test_accuracy", [row["test_accuracy"] for row in with_kd]),
+                **_mean_and_spread("test_accuracy_without_kd", [row["test_accuracy"] for row in without]),
+            }
+        )
+    return sorted(found, key=lambda row: (-row["val_accuracy"], row["params"], row["id"]))
+
+
+def keep_best(run: Path, objectives: Sequence[str]) -> None:
+    """Put the best retrained student (its first seed) into `best/`, or nothing when none was retrained."""
+    ranked = finalists(run, objectives)
+    if not ranked:
+        return
+    name = ranked[0]["id"]
+    source = min((run / "finalists").glob(f"{name}-*"))
+    draft = run / ".best"
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft)
+    row = next(row for row in read_jsonl(run / "candidates.jsonl") if row["id"] == name)
+    for part in ("architecture", "recipe"):
+        (draft / f"{part}.json").write_text(json.dumps(row[part], indent=2) + "\n")
+    (draft / "candidate.json").write_text(json.dumps(row) + "\n")
+    shutil.rmtree(run / "best", ignore_errors=True)
+    draft.rename(run / "best")
+    tracking.append(run, {"type": "best", "folder": "best"})
+
+
+def _jobs(chosen: Sequence[Candidate], seeds: int) -> list[Job]:
+    return [
+        Job(candidate, candidate_seed(candidate.seed, SEED_OFFSET + index), with_kd)
+        for candidate in chosen
+        for index in range(seeds)
+        for with_kd in (True, False)
+    ]
+
+
+def _run_jobs(
+    run: Path,
+    made: Plan,
+    shared: ray.ObjectRef,
+    jobs: Sequence[Job],
+    epochs: int,
+    say: Callable[[str], None],
+    stop: Stop,
+) -> None:
+    resources = made.config.resources
+    # The test split travels only now, when the search is over.
+    test = ray.put(made.data.test)
+    remote = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=2)(_retrain_one)
+    meta = {
+        "space": {"name": SPACES.name_of(made.config.space), **asdict(made.config.space)},
+        "shape": list(made.data.shape),
+        "classes": list(made.data.classes),
+        "mean": list(made.data.mean),
+        "std": list(made.data.std),
+        "task": made.config.resolved()["task"]["name"],
+    }
+    waiting = {
+        remote.remote(shared, test, job, epochs, str((run / "finalists").resolve()), meta): job for job in jobs
+    }
+    done = 0
+    while waiting and stop.reason != "interrupt":
+        ready, _ = ray.wait(list(waiting), timeout=0.5)
+        for reference in ready:
+            job = waiting.pop(reference)
+            try:
+                row = ray.get(reference)
+            except RayError as error:
+                raise RunError(
+                    f"retraining failed ({str(error).strip().splitlines()[-1]})",
+                    field="candidate",
+                    value=job.candidate.id,
+                    remedy=f"`kdnas resume {run}` tries it again",
+                ) from error
+            append_jsonl(run / "retrained.jsonl", row)
+            kept = ("id", "seed", "with_kd", "val_accuracy", "test_accuracy")
+            tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept}})
+            done += 1
+            say(f"Retraining: {done} of {len(jobs)} done")
+    for reference in waiting:
+        ray.cancel(reference, force=True)
+
+
+def _retrain_one(
+    shared: Shared, test: Split, job: Job, epochs: int, folder: str, meta: dict[str, Any]
+) -> dict[str, Any]:
+    torch.set_num_threads(shared.threads)
+    recipe = job.candidate.recipe if job.with_kd else job.candidate.recipe.without_teacher()
+    candidate = Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
+    normalise = Normalise(shared.mean, shared.std)
+    training = open_training(shared, candidate, epochs)
+    curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
+    _, accuracy = evaluate(training.model, test, shared.task, normalise)
+    if job.with_kd:
+        architecture = candidate.architecture.to_json()
+        save_student(Path(folder) / f"{candidate.id}-{job.seed}", training.model, meta | {"architecture": architecture})
+    return {
+        "id": candidate.id,
+        "seed": job.seed,
+        "with_kd": job.with_kd,
+        "epochs": epochs,
+        "val_accuracy": curve[-1]["val_accuracy"],
+        "test_accuracy": accuracy,
+        "train_s": training.train_s,
+        "curve": curve,
+    }
+
+
+def _mean_and_spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    if not values:
+        return {name: None, f"{name}_std": None}
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {name: float(np.mean(values)), f"{name}_std": spread}

@@ -1,0 +1,1 @@
+"""What does a network cost on a piece of hardware?"""

@@ -1,0 +1,176 @@
+"""What is written down while a search runs, so that nothing computed is ever lost?
+
+`candidates.jsonl` gets one whole line as each candidate ends, `tracking.jsonl` every event for MLflow,
+`state.json` the time spent. The Optuna study holds what is still running.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdnas_ray import tracking
+from kdnas_ray.runs import append_jsonl, read_jsonl, read_state, write_state
+from trainables.candidate import Candidate
+from trainables.loop import Point
+
+ENDED = ("complete", "pruned", "failed", "rejected")
+
+
+@dataclass
+class Progress:
+    """Where a search stands; the live panel draws it."""
+
+    budget: int | None
+    rungs: tuple[int, ...]
+    workers: int = 1
+    teacher_accuracy: float | None = None
+    running: int = 0
+    ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDED, 0))
+    reached: dict[int, int] = field(default_factory=dict)
+    stopped: dict[int, int] = field(default_factory=dict)
+    best: tuple[float, str, int] | None = None
+    begin: float = field(default_factory=time.perf_counter)
+    ended_before: int = 0
+    wall_budget_s: float | None = None
+
+    @property
+    def trained(self) -> int:
+        """Candidates that ended after training: complete, pruned or failed."""
+        return sum(self.ended.values()) - self.ended["rejected"]
+
+
+class Journal:
+    """Writes down every event of the search phase of one run.
+
+    Args:
+        run: the run folder.
+        progress: kept up to date for the live panel.
+    """
+
+    def __init__(self, run: Path, progress: Progress) -> None:
+        self.run, self.progress = run, progress
+        self.rows: dict[str, dict[str, Any]] = {}
+        self._earlier_s = read_state(run).get("search_wall_s", 0.0)
+        self._begin = time.perf_counter()
+        self._costs: dict[str, Mapping[str, int]] = {}
+        self._started_s: dict[str, float] = {}
+        self._sent: dict[str, int] = {}
+        for row in read_jsonl(run / "candidates.jsonl"):
+            self._count(row)
+            self._reached_before(row["epochs"])
+        progress.ended_before = progress.trained
+
+    def search_s(self) -> float:
+        """Seconds of the search phase so far, over all sessions."""
+        return self._earlier_s + time.perf_counter() - self._begin
+
+    def started(self, candidate: Candidate, costs: Mapping[str, int], reported: int = 0) -> None:
+        """A candidate was handed to Ray Tune; `reported` epochs of it were written down in an earlier session."""
+        self._costs[candidate.id] = costs
+        self._started_s[candidate.id] = self.search_s()
+        self._sent[candidate.id] = reported
+        self.progress.running += 1
+        self._reached_before(reported)
+        if reported == 0:
+            data = candidate.to_json()
+            params = {**data["architecture"], **flat(data["recipe"]), "seed": candidate.seed}
+            record = {"type": "candidate_started", "params": params, "metrics": dict(costs), **data}
+            tracking.append(self.run, record)
+
+    def rung(self, candidate: Candidate, curve: Sequence[Point]) -> None:
+        """A candidate reached a rung; only epochs that are new are sent on."""
+        known = self._sent[candidate.id]
+        new = [point for point in curve if point["epoch"] > known]
+        if not new:
+            return
+        epoch = int(new[-1]["epoch"])
+        self._sent[candidate.id] = epoch
+        self.progress.reached[epoch] = self.progress.reached.get(epoch, 0) + 1
+        tracking.append(self.run, {"type": "rung", "id": candidate.id, "epoch": epoch, "curve": new})
+
+    def ended(
+        self, candidate: Candidate, state: str, curve: Sequence[Point], train_s: float, reason: str | None = None
+    ) -> dict[str, Any]:
+        """A candidate ended; returns its line in candidates.jsonl."""
+        accuracy = curve[-1]["val_accuracy"] if curve else None
+        row = candidate.to_json() | {
+            "state": state,
+            "epochs": len(curve),
+            "val_accuracy": accuracy,
+            **self._costs.get(candidate.id, {}),
+            "curve": list(curve),
+            "reason": reason,
+            "train_s": train_s,
+            "started_s": self._started_s.get(candidate.id),
+            "ended_s": self.search_s(),
+        }
+        append_jsonl(self.run / "candidates.jsonl", row)
+        self.progress.running -= 1
+        self._count(row)
+        tracking.append(self.run, _end_record(row))
+        self.save_time()
+        return row
+
+    def rejected(self, candidate: Candidate, costs: Mapping[str, int], reason: str) -> None:
+        """A candidate broke a constraint and was not trained."""
+        now = self.search_s()
+        row = candidate.to_json() | {
+            "state": "rejected",
+            "epochs": 0,
+            "val_accuracy": None,
+            **costs,
+            "curve": [],
+            "reason": reason,
+            "train_s": 0.0,
+            "started_s": now,
+            "ended_s": now,
+        }
+        append_jsonl(self.run / "candidates.jsonl", row)
+        self._count(row)
+        tracking.append(self.run, _end_record(row))
+
+    def suspended(self) -> None:
+        """A candidate was interrupted: it stays open and goes on in the next session."""
+        self.progress.running -= 1
+
+    def save_time(self) -> None:
+        """Keep the time spent, so that a killed session counts too."""
+        write_state(self.run, {**read_state(self.run), "search_wall_s": self.search_s()})
+
+    def _reached_before(self, epochs: int) -> None:
+        for rung in self.progress.rungs:
+            if rung <= epochs:
+                self.progress.reached[rung] = self.progress.reached.get(rung, 0) + 1
+
+    def _count(self, row: dict[str, Any]) -> None:
+        self.rows[row["id"]] = row
+        progress = self.progress
+        progress.ended[row["state"]] += 1
+        if row["state"] == "pruned":
+            progress.stopped[row["epochs"]] = progress.stopped.get(row["epochs"], 0) + 1
+        if row["state"] == "complete":
+            found = (row["val_accuracy"], row["id"], row["params"])
+            if progress.best is None or (found[0], -found[2]) > (progress.best[0], -progress.best[2]):
+                progress.best = found
+
+
+def flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested data as one level with dotted keys."""
+    if isinstance(data, Mapping):
+        items = [(str(key), value) for key, value in data.items()]
+    elif isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping):
+        items = [(str(index), value) for index, value in enumerate(data)]
+    else:
+        return {prefix: json.dumps(data) if isinstance(data, (list, tuple)) else data}
+    found: dict[str, Any] = {}
+    for key, value in items:
+        found |= flat(value, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def _end_record(row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("id", "state", "epochs", "val_accuracy", "reason")
+    return {"type": "candidate_ended", **{key: row[key] for key in kept}}

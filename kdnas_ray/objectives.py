@@ -1,0 +1,53 @@
+"""Which numbers of a candidate can be optimised or bounded?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from search_spaces import Registry
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A named number of a candidate with a direction.
+
+    Args:
+        summary: what it is, with its unit.
+        maximise: whether more is better.
+        needs_training: False when it is known before the trial is created, so that it can be bounded.
+    """
+
+    summary: str
+    maximise: bool = False
+    needs_training: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.summary)
+
+
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    ("val_accuracy", Objective("Share of validation samples classified correctly, 0 to 1", True, True)),
+    ("params", Objective("Number of trainable parameters")),
+    ("flops", Objective("Floating point operations for one input, 2 for each multiply-add")),
+)
+CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective.needs_training]
+
+
+class _Limits(Protocol):
+    max: float | None
+    of_teacher: float | None
+
+
+def limits(constraints: Mapping[str, _Limits], teacher: Mapping[str, float]) -> dict[str, float]:
+    """Largest allowed value of each constrained number, shares of the teacher's resolved."""
+    found: dict[str, float] = {}
+    for name, bound in constraints.items():
+        share = bound.of_teacher * teacher[name] if bound.of_teacher is not None else float("inf")
+        found[name] = min(bound.max if bound.max is not None else float("inf"), share)
+    return found
+
+
+def excess(costs: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str, float]:
+    """How far each bound is exceeded, relative to it: 0.5 is half too much; at most 0 where it is kept."""
+    return {name: costs[name] / bound - 1 for name, bound in bounds.items()}

@@ -1,0 +1,160 @@
+"""Can this search work at all? Everything that can be refused is refused here, before any work starts."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdnas_ray.adapter import check_constraints
+from kdnas_ray.config import SearchConfig
+from kdnas_ray.environment import cache_folder
+from kdnas_ray.hardware.counting import count, count_model
+from kdnas_ray.objectives import limits
+from search_spaces import Architecture, KdnasError, sample, tap_shapes
+from trainables import bank as banks
+from trainables.bank import Bank
+from trainables.loop import Normalise
+from trainables.tasks.base import Data
+from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration that was checked against its data and its teacher.
+
+    Args:
+        config: the configuration.
+        data: the task's data.
+        teacher_costs: the teacher's `params` and `flops`.
+        bounds: largest allowed value of each constrained number.
+        taps: teacher taps that the bank must hold.
+        costs: `params` and `flops` of an architecture, remembered.
+    """
+
+    config: SearchConfig
+    data: Data
+    teacher_costs: dict[str, int]
+    bounds: dict[str, float]
+    taps: tuple[str, ...]
+    costs: Callable[[Architecture], dict[str, int]]
+
+
+def plan(config: SearchConfig) -> Plan:
+    """The checked search.
+
+    Raises:
+        KdnasError: data, teacher, space, recipes or constraints do not fit together.
+    """
+    data = config.task.load(config.seed)
+    shape, classes = data.shape, len(data.classes)
+    model = build_teacher(config.teachers[0], shape, classes)
+    taps = tuple(config.recipes.needed_taps())
+    teacher_shapes = check_taps(model, shape, taps)
+    _check_student_taps(config, data, teacher_shapes)
+    teacher_costs = count_model(model, shape)
+    bounds = limits(config.constraints, teacher_costs)
+    known: dict[Architecture, dict[str, int]] = {}
+
+    def costs(architecture: Architecture) -> dict[str, int]:
+        if architecture not in known:
+            known[architecture] = count(lambda: config.space.build(architecture, shape, classes), shape)
+        return known[architecture]
+
+    rng = random.Random(config.seed)
+    check_constraints(lambda: sample(config.space, rng), costs, bounds)
+    _check_batch(config, data)
+    return Plan(config, data, teacher_costs, bounds, taps, costs)
+
+
+def knowledge(made: Plan, run: Path, say: Say) -> tuple[Teacher, Bank]:
+    """The trained teacher and its bank, from the run folder or the cache where they are known already."""
+    config, data = made.config, made.data
+    cache = cache_folder(config.bank.cache)
+    if (run / "teacher" / "teacher.json").exists():
+        teacher = read_teacher(run / "teacher")
+    else:
+        teacher = obtain(config.teachers[0], data, config.task, seed=config.seed, cache=cache, say=say)
+    augmentation, views = config.task.augmentation, config.bank.views
+    key = banks.digest([teacher.digest], data.digest(), augmentation, views, config.seed, made.taps)
+    folder = cache / "banks" / key
+    if folder.exists():
+        try:
+            bank = banks.load(folder, data.train, augmentation=augmentation, seed=config.seed)
+            say(f"Knowledge bank: {views} views of {len(bank):,} samples, read from the cache")
+            return teacher, bank
+        except KdnasError as error:
+            say(f"{error.problem}; computing it again.")
+    say(f"Knowledge bank: asking the teacher about {views} views of {len(data.train):,} samples")
+    bank = banks.build(
+        data.train,
+        [teacher.model],
+        Normalise(data.mean, data.std),
+        augmentation=augmentation,
+        views=views,
+        seed=config.seed,
+        taps=made.taps,
+    )
+    banks.save(bank, folder)
+    return teacher, bank
+
+
+def check_folder(run: Path) -> None:
+    """Refuses a run folder that exists."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise KdnasError(
+            "the run folder exists already",
+            field="--out",
+            value=str(run),
+            remedy=f"choose another folder, or go on with `kdnas resume {run}`",
+        )
+
+
+def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tuple[int, ...]]) -> None:
+    students = config.space.taps()
+    for tap in teacher:
+        if tap not in students:
+            raise KdnasError(
+                "the students have no such tap",
+                field="recipes.taps",
+                value=tap,
+                remedy=f"their taps: {', '.join(students)}",
+            )
+    if not teacher:
+        return
+    student = _any_student(config, data)
+    for tap, shape in tap_shapes(student, data.shape, list(teacher)).items():
+        if len(shape) != len(teacher[tap]):
+            raise KdnasError(
+                f"the student's feature has shape {shape}, the teacher's {teacher[tap]}: one is a map, one a vector",
+                field="recipes.taps",
+                value=tap,
+                remedy="match a tap where both are maps [C, H, W] or both are vectors [C]",
+            )
+
+
+def _any_student(config: SearchConfig, data: Data) -> nn.Module:
+    architecture = sample(config.space, random.Random(config.seed))
+    with torch.random.fork_rng(devices=[]):
+        return config.space.build(architecture, data.shape, len(data.classes))
+
+
+def _check_batch(config: SearchConfig, data: Data) -> None:
+    size: Any = getattr(config.recipes, "batch_size", 0)
+    if size > len(data.train):
+        raise KdnasError(
+            f"larger than the training split of {len(data.train)} samples",
+            field="recipes.batch_size",
+            value=size,
+            remedy="choose a smaller batch",
+        )
+
+
+def needed_bytes(bank: Bank, others: Sequence[Any]) -> int:
+    """Room in the object store for the bank and what travels beside it, with a reserve."""
+    return int(1.2 * (bank.nbytes + sum(array.nbytes for array in others))) + 256 * 2**20

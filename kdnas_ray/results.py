@@ -1,0 +1,209 @@
+"""What came out of a run? Its summary and ranking, read from the run folder alone."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
+from kdnas_ray.analysis.pareto import rank_candidates
+from kdnas_ray.environment import git_commit, versions
+from kdnas_ray.finalists import finalists
+from kdnas_ray.prepare import Plan
+from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary
+from trainables.loop import Normalise, evaluate
+from trainables.model_files import load_student
+from trainables.teachers import build_teacher
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A run folder, read on demand."""
+
+    run: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Content of summary.json."""
+        return read_summary(self.run)
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """Lines of candidates.jsonl, in the order in which the candidates ended."""
+        return read_jsonl(self.run / "candidates.jsonl")
+
+    @property
+    def ranking(self) -> list[dict[str, Any]]:
+        """Candidates, best first; complete ones before those stopped early."""
+        return rank_candidates(self.candidates, read_config(self.run)["objectives"])
+
+    @property
+    def finalists(self) -> list[dict[str, Any]]:
+        """Retrained candidates, best first, with test accuracy with and without KD."""
+        return finalists(self.run, read_config(self.run)["objectives"])
+
+
+def write_summary(run: Path, made: Plan) -> dict[str, Any]:
+    """Write summary.json from what the run folder holds now, and return it."""
+    config, state = made.config, read_state(run)
+    rows = read_jsonl(run / "candidates.jsonl")
+    ranked = rank_candidates(rows, config.objectives)
+    counts = {name: sum(row["state"] == name for row in rows) for name in ("complete", "pruned", "failed", "rejected")}
+    train_s = sum(row["train_s"] for row in rows)
+    workers, search_s = state.get("workers"), state.get("search_wall_s", 0.0)
+    best = finalists(run, config.objectives)
+    resolved = config.resolved()
+    summary = {
+        "status": state.get("status"),
+        "trials": counts["complete"] + counts["pruned"] + counts["failed"],
+        "completed": counts["complete"],
+        "pruned": counts["pruned"],
+        "failed": counts["failed"],
+        "rejected": counts["rejected"],
+        "wall_s": state.get("wall_s"),
+        "search_wall_s": search_s,
+        "train_s": train_s,
+        "workers": workers,
+        "utilisation": train_s / (workers * search_s) if workers and search_s else None,
+        "teacher": _teacher(run, made),
+        "best": _best(best, ranked),
+        "finalists": best,
+        **_trust(run, rows, best, config.scheduler.rungs()),
+        "rungs": list(config.scheduler.rungs()),
+        "objectives": config.objectives,
+        "constraints": made.bounds,
+        "ranking": [row["id"] for row in ranked],
+        **{name: resolved[name]["name"] for name in ("task", "space", "sampler", "scheduler")},
+        "data": made.data.digest(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "cores": os.cpu_count(),
+        "seed": config.seed,
+        "started": state.get("started"),
+        "command": state.get("command"),
+    }
+    draft = run / ".summary.json"
+    draft.write_text(json.dumps(summary, indent=2) + "\n")
+    draft.rename(run / "summary.json")
+    return summary
+
+
+def end_record(run: Path, status: str) -> dict[str, Any]:
+    """The event that closes a search in MLflow."""
+    summary = read_summary(run)
+    best = summary.get("best") or {}
+    metrics = {
+        name: summary.get(name)
+        for name in ("trials", "completed", "pruned", "failed", "rejected", "wall_s", "utilisation", "kendall_tau")
+    }
+    for name in ("val_accuracy", "test_accuracy", "test_accuracy_without_kd", "params", "flops"):
+        metrics[f"best_{name}"] = best.get(name)
+    for name in ("accuracy", "params", "flops"):
+        metrics[f"teacher_{name}"] = (summary.get("teacher") or {}).get(name)
+    return {
+        "type": "search_ended",
+        "status": {"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"),
+        "metrics": {name: value for name, value in metrics.items() if value is not None},
+        "tags": {"kdnas.status": status, "kdnas.best": str(best.get("id"))},
+        "artifacts": ["report.html", "summary.json", "config.yaml", "candidates.jsonl"],
+    }
+
+
+def ranking_table(result: SearchResult, top: int = 10) -> Table:
+    """The best candidates as a table for the terminal."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    retrained = {row["id"]: row for row in result.finalists}
+    columns = ["", "candidate", "validation", "parameters", "MFLOPs"]
+    if retrained:
+        columns += ["retrained: validation", "test", "test without KD"]
+    for title in columns:
+        table.add_column(title, justify="left" if title == "candidate" else "right")
+    for place, row in enumerate(result.ranking[:top], start=1):
+        again = retrained.get(row["id"], {})
+        stopped = "" if row["state"] == "complete" else f" (stopped at {row['epochs']})"
+        cells = [
+            str(place),
+            row["id"] + stopped,
+            _percent(row["val_accuracy"]),
+            f"{row['params']:,}",
+            f"{row['flops'] / 1e6:.2f}",
+        ]
+        if retrained:
+            cells += [
+                _percent(again.get(name), again.get(f"{name}_std"))
+                for name in ("val_accuracy", "test_accuracy", "test_accuracy_without_kd")
+            ]
+        table.add_row(*cells)
+    return table
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The result in one or two sentences."""
+    best, teacher = summary.get("best"), summary.get("teacher")
+    if not best or not teacher:
+        return "No candidate was trained in full yet."
+    smaller, flops = teacher["params"] / best["params"], teacher["flops"] / best["flops"]
+    size = f"{smaller:.1f} times smaller and {flops:.1f} times fewer FLOPs"
+    if best.get("test_accuracy") is None:
+        return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size} than its teacher."
+    text = (
+        f"{best['id']} keeps {best['test_accuracy'] / teacher['accuracy']:.1%} of its teacher's test accuracy "
+        f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])}), {size}."
+    )
+    without = best.get("test_accuracy_without_kd")
+    if without is not None:
+        text += f" The same student without KD: {_percent(without)}."
+    return text
+
+
+def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> dict[str, Any] | None:
+    rows = {row["id"]: row for row in ranked}
+    complete = [row for row in ranked if row["state"] == "complete"]
+    if not best and not complete:
+        return None
+    row = rows[best[0]["id"]] if best else complete[0]
+    kept = {name: row[name] for name in ("id", "architecture", "recipe", "val_accuracy", "params", "flops")}
+    measured = best[0] if best else {}
+    names = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
+    return kept | {name: measured.get(name) for name in names} | (
+        {"retrained_val_accuracy": measured["val_accuracy"]} if measured else {}
+    )
+
+
+def _trust(run: Path, rows: list[dict[str, Any]], best: list[dict[str, Any]], rungs: tuple[int, ...]) -> dict[str, Any]:
+    tau = kendall_tau([row["search_val_accuracy"] for row in best], [row["val_accuracy"] for row in best])
+    return {
+        "kendall_tau": tau,
+        "kendall_tau_n": len(best),
+        "rung_kendall_tau": rung_taus(rows, rungs, read_jsonl(run / "retrained.jsonl")),
+    }
+
+
+def _teacher(run: Path, made: Plan) -> dict[str, Any] | None:
+    path = run / "teacher.json"
+    if not path.exists():
+        return None
+    facts = json.loads(path.read_text())
+    if "accuracy" not in facts and (run / "retrained.jsonl").exists():
+        # The teacher meets the test split at the same moment as the finalists: after the search.
+        folder = run / "teacher"
+        if folder.exists():
+            model = load_student(folder)[0]
+        else:
+            model = build_teacher(made.config.teachers[0], made.data.shape, len(made.data.classes))
+        with torch.random.fork_rng(devices=[]):
+            normalise = Normalise(made.data.mean, made.data.std)
+            _, facts["accuracy"] = evaluate(model, made.data.test, made.config.task, normalise)
+        path.write_text(json.dumps(facts, indent=2) + "\n")
+    return facts
+
+
+def _percent(value: float | None, spread: float | None = None) -> str:
+    if value is None or np.isnan(value):
+        return "–"
+    return f"{value:.2%}" + (f" ± {spread:.2%}" if spread is not None else "")

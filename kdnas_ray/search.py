@@ -1,0 +1,359 @@
+"""How does a search run? The one place where Ray Tune is driven."""
+
+import contextlib
+import json
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+import ray
+import yaml
+from optuna.storages import RDBStorage
+from ray import tune
+from sqlalchemy import event
+
+from kdnas_ray import finalists, results, tracking
+from kdnas_ray.adapter import Stop, StudyAdapter, curves
+from kdnas_ray.config import SearchConfig, read
+from kdnas_ray.environment import logs_to, ray_session
+from kdnas_ray.journal import Journal, Progress, flat
+from kdnas_ray.live import Narrator
+from kdnas_ray.objectives import OBJECTIVES
+from kdnas_ray.prepare import Plan, check_folder, knowledge, needed_bytes, plan
+from kdnas_ray.report import write_report
+from kdnas_ray.results import SearchResult
+from kdnas_ray.runs import lock, read_config, read_state, require_run, write_state
+from kdnas_ray.schedulers import replay
+from search_spaces import KdnasError, RunError
+from trainables.bank import Bank
+from trainables.distill import Distill, Shared
+from trainables.teachers import Teacher, save_teacher
+
+STUDY = "kdnas"
+DRAIN_S = 60.0  # how long the end of a search waits for MLflow
+WORKER_RESTARTS = 3
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the run folder is complete and `kdnas resume` goes on."""
+
+
+def search(
+    config: SearchConfig | None = None, out: Path | str | None = None, narrator: Narrator | None = None
+) -> SearchResult:
+    """Search from the start: teacher, bank, candidates, finalists, report.
+
+    Args:
+        config: what to search; the embedded default when None.
+        out: run folder to create; `runs/<time>` when None.
+        narrator: where progress is told; the terminal when None.
+
+    Raises:
+        KdnasError: the configuration cannot work; nothing was started.
+        RunError: the search failed while running.
+        Interrupted: Ctrl-C or SIGTERM; `resume` goes on.
+    """
+    config = config or SearchConfig()
+    run = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    check_folder(run)
+    made = plan(config)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(config.resolved(), sort_keys=False))
+    write_state(run, {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": _command()})
+    return _guarded(run, made, narrator or Narrator())
+
+
+def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | None = None) -> SearchResult:
+    """Go on with an interrupted, killed or finished search; no finished candidate runs again.
+
+    Args:
+        run: its folder.
+        overrides: `key.path=value` of budget, resources, retrain or tracking; the search itself stays.
+        narrator: where progress is told; the terminal when None.
+
+    Raises:
+        KdnasError: not a run folder, or an override that would change the search.
+        RunError, Interrupted: as `search`.
+    """
+    run = Path(run)
+    require_run(run)
+    for override in overrides:
+        if override.split(".")[0].split("=")[0] not in ("budget", "resources", "retrain", "tracking"):
+            raise KdnasError(
+                "a resumed search keeps what it searches",
+                field=override.partition("=")[0],
+                remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
+            )
+    config = read(read_config(run), overrides)
+    made = plan(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config.resolved(), sort_keys=False))
+    return _guarded(run, made, narrator or Narrator())
+
+
+def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None = None) -> SearchResult:
+    """Retrain the best `top` candidates of a run in full; trainings done already are not repeated.
+
+    Raises:
+        KdnasError: not a run folder.
+        RunError, Interrupted: as `search`.
+    """
+    run = Path(run)
+    require_run(run)
+    config = read(read_config(run), [] if top is None else [f"retrain.top={top}"])
+    return _guarded(run, plan(config), narrator or Narrator(), searching=False)
+
+
+def _guarded(run: Path, made: Plan, narrator: Narrator, searching: bool = True) -> SearchResult:
+    """Run all phases, keeping the run folder complete whatever happens."""
+    begin = time.perf_counter()
+    earlier_s = read_state(run).get("wall_s", 0.0)
+    settings = made.config.tracking
+    stop = Stop()
+    with lock(run), logs_to(run / "search.log"), _interrupts(stop, narrator):
+        sidecar = None
+        status = "failed"
+        try:
+            # The sidecar reads MLflow's libraries at the lowest priority while the teacher trains.
+            _announce(run, made.config)
+            sidecar = tracking.start(run, settings) if settings.enabled else None
+            result = _phases(run, made, narrator, stop, searching)
+            status = "finished"
+        except (Interrupted, KeyboardInterrupt):
+            status = "interrupted"
+            raise Interrupted(str(run)) from None
+        finally:
+            spent = earlier_s + time.perf_counter() - begin
+            write_state(run, {**read_state(run), "wall_s": spent, "status": status})
+            results.write_summary(run, made)
+            write_report(run)
+            _close_tracking(run, status, sidecar, narrator)
+    return result
+
+
+def _phases(run: Path, made: Plan, narrator: Narrator, stop: Stop, searching: bool) -> SearchResult:
+    def say(text: str) -> None:
+        narrator.say(text)
+        if stop.reason == "interrupt":
+            raise Interrupted
+
+    teacher, bank = knowledge(made, run, say)
+    _keep_teacher(run, teacher, made)
+    narrator.say(
+        f"Teacher: {made.teacher_costs['params']:,} parameters, validation accuracy {teacher.val_accuracy:.4f}"
+    )
+    config, data = made.config, made.data
+    room = needed_bytes(bank, [data.validation.images, data.test.images])
+    with ray_session(config.resources.workers, config.resources.cpu, room):
+        shared = Shared(
+            bank=bank,
+            validation=data.validation,
+            task=config.task,
+            space=config.space,
+            mean=data.mean,
+            std=data.std,
+            classes=len(data.classes),
+            rungs=config.scheduler.rungs(),
+            checkpoints=str((run / "trials").resolve()),
+            threads=max(1, int(config.resources.cpu)),
+        )
+        reference = ray.put(shared)
+        if searching:
+            _search_phase(run, made, teacher, reference, narrator, stop)
+        if stop.reason == "interrupt":
+            raise Interrupted
+        finalists.retrain(run, made, reference, config.retrain.top, say, stop)
+    return SearchResult(run)
+
+
+def _search_phase(
+    run: Path, made: Plan, teacher: Teacher, shared: ray.ObjectRef, narrator: Narrator, stop: Stop
+) -> None:
+    config = made.config
+    rungs = config.scheduler.rungs()
+    progress = Progress(
+        budget=config.budget.trials,
+        rungs=rungs,
+        workers=_workers(config),
+        teacher_accuracy=teacher.val_accuracy,
+        wall_budget_s=config.budget.wall_s,
+    )
+    journal = Journal(run, progress)
+    study = _study(run / "study.db", config, len(journal.rows))
+    adapter = StudyAdapter(
+        study,
+        space=config.space,
+        recipes=config.recipes,
+        costs=made.costs,
+        bounds=made.bounds,
+        objectives=config.objectives,
+        journal=journal,
+        rungs=rungs,
+        trials=config.budget.trials,
+        seed=config.seed,
+        stop=stop,
+    )
+    scheduler = config.scheduler.make()
+    replay(scheduler, rungs, curves(study))
+    write_state(run, {**read_state(run), "workers": progress.workers})
+    deadline = None
+    if config.budget.wall_s is not None:
+        deadline = time.perf_counter() + max(0.0, config.budget.wall_s - journal.search_s())
+    if not adapter.has_work():
+        return
+    with narrator.watch(progress):
+        _tune(run, config, adapter, scheduler, shared, _Ender(stop, deadline, narrator, adapter))
+    journal.save_time()
+    if adapter.error is not None:
+        raise adapter.error
+
+
+def _tune(
+    run: Path,
+    config: SearchConfig,
+    adapter: StudyAdapter,
+    scheduler: Any,
+    shared: ray.ObjectRef,
+    ender: tune.Stopper,
+) -> None:
+    resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
+    staging = run / "ray"
+    trainable = tune.with_resources(tune.with_parameters(Distill, shared=shared), resources)
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=adapter,
+            scheduler=scheduler,
+            num_samples=-1,
+            reuse_actors=True,
+            max_concurrent_trials=config.resources.workers,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(staging.resolve()),
+            stop=ender,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+class _Ender(tune.Stopper):
+    """Ends all trials on an interrupt, at the deadline, or when the search gives up."""
+
+    def __init__(self, stop: Stop, deadline: float | None, narrator: Narrator, adapter: StudyAdapter) -> None:
+        self._stop, self._deadline, self._narrator, self._adapter = stop, deadline, narrator, adapter
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        self._narrator.tick()
+        if self._deadline is not None and time.perf_counter() >= self._deadline and self._stop.reason is None:
+            self._stop.reason = "budget"
+        return self._stop.reason is not None or self._adapter.error is not None
+
+
+def _study(path: Path, config: SearchConfig, known: int) -> optuna.Study:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        # Write-ahead logging: optuna-dashboard reads while the search writes, and a commit needs no fsync.
+        database.execute("PRAGMA journal_mode=WAL")
+    storage = RDBStorage(f"sqlite:///{path}")
+    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
+    # A sampler seeded alike after every resume would propose its first random candidates again.
+    sampler = config.sampler.make(config.seed + known, lambda trial: trial.user_attrs.get("excess") or [0.0])
+    directions = ["maximize" if OBJECTIVES[name].maximise else "minimize" for name in config.objectives]
+    study = optuna.create_study(
+        study_name=STUDY, storage=storage, sampler=sampler, directions=directions, load_if_exists=True
+    )
+    study.set_metric_names(config.objectives)
+    return study
+
+
+def _workers(config: SearchConfig) -> int:
+    total = ray.cluster_resources()
+    slots = int(total.get("CPU", 0) / config.resources.cpu)
+    if config.resources.gpu:
+        slots = min(slots, int(total.get("GPU", 0) / config.resources.gpu))
+    if slots < 1:
+        raise RunError(
+            "no machine has room for one trial",
+            field="resources",
+            value={"cpu": config.resources.cpu, "gpu": config.resources.gpu},
+            remedy=f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
+        )
+    return min(slots, config.resources.workers or slots)
+
+
+def _keep_teacher(run: Path, teacher: Teacher, made: Plan) -> None:
+    facts = {
+        "name": teacher.name,
+        "digest": teacher.digest,
+        "val_accuracy": teacher.val_accuracy,
+        "data": made.data.digest(),
+        **made.teacher_costs,
+    }
+    if teacher.meta:
+        save_teacher(run / "teacher", teacher)
+    (run / "teacher.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _announce(run: Path, config: SearchConfig) -> None:
+    tracking.append(
+        run,
+        {
+            "type": "search_started",
+            "name": run.resolve().name,
+            "experiment": config.tracking.experiment,
+            "params": flat(config.resolved()),
+            "tags": {"kdnas.run_folder": run.resolve().name, "kdnas.status": "running"},
+        },
+    )
+
+
+def _close_tracking(run: Path, status: str, sidecar: Any, narrator: Narrator) -> None:
+    tracking.append(run, results.end_record(run, status))
+    if sidecar is None:
+        return
+    left = tracking.drain(run, sidecar, DRAIN_S)
+    if left:
+        narrator.say(
+            f"MLflow has not taken {left} records yet; they are kept in {run}. `kdnas sync {run}` sends them."
+        )
+
+
+@contextlib.contextmanager
+def _interrupts(stop: Stop, narrator: Narrator) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the search in order, the second at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.reason == "interrupt":
+            raise KeyboardInterrupt
+        stop.reason = "interrupt"
+        narrator.say("Stopping: finished candidates are kept. Once more to stop at once.")
+
+    kept = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _command() -> str:
+    return " ".join(["kdnas", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("kdnas", "__main__.py") else "search()"

@@ -1,0 +1,45 @@
+"""What may be built: search spaces, usable with plain PyTorch and any Optuna-like trial."""
+
+from search_spaces.base import (
+    Architecture,
+    ForeignModel,
+    Shape,
+    Space,
+    Student,
+    Suggests,
+    TappedModel,
+    crossover,
+    decode,
+    features,
+    mutate,
+    neighbours,
+    sample,
+    tap_shapes,
+)
+from search_spaces.errors import KdnasError, RunError
+from search_spaces.registry import Registry
+from search_spaces.resnet import ResNetSpace
+
+SPACES: Registry[type] = Registry("space", ("resnet", ResNetSpace))
+
+__all__ = [
+    "SPACES",
+    "Architecture",
+    "ForeignModel",
+    "KdnasError",
+    "Registry",
+    "ResNetSpace",
+    "RunError",
+    "Shape",
+    "Space",
+    "Student",
+    "Suggests",
+    "TappedModel",
+    "crossover",
+    "decode",
+    "features",
+    "mutate",
+    "neighbours",
+    "sample",
+    "tap_shapes",
+]

@@ -1,0 +1,162 @@
+"""Which residual networks may be built, from a few hundred parameters up to ResNet-like teachers?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel
+from search_spaces.errors import KdnasError
+
+
+@dataclass(frozen=True)
+class ResNetSpace:
+    """Residual networks: depth, width, kernel size and block type of every stage.
+
+    The first stage keeps the resolution, each later one halves it. Taps: `stage1` … `stageN`,
+    `penultimate`, `logits`.
+
+    Source: He 2016, Deep Residual Learning for Image Recognition (CVPR).
+
+    Args:
+        stages: number of stages.
+        stem_widths: channels of the first convolution.
+        widths: channels a stage may have.
+        depths: blocks a stage may have.
+        kernels: side of the spatial convolutions.
+        blocks: `basic` (two convolutions), `bottleneck` (1x1, kxk, 1x1 at half width),
+            `separable` (two depthwise-separable convolutions).
+    """
+
+    stages: int = 3
+    stem_widths: tuple[int, ...] = (8, 12, 16)
+    widths: tuple[int, ...] = (8, 12, 16, 24, 32)
+    depths: tuple[int, ...] = (1, 2, 3)
+    kernels: tuple[int, ...] = (3, 5)
+    blocks: tuple[str, ...] = ("basic", "bottleneck", "separable")
+
+    def __post_init__(self) -> None:
+        if self.stages < 1:
+            raise KdnasError("at least one stage is needed", field="space.stages", value=self.stages)
+        for name in ("stem_widths", "widths", "depths", "kernels", "blocks"):
+            if not getattr(self, name):
+                raise KdnasError("no choice left", field=f"space.{name}", value=[], remedy="list at least one value")
+        for name in ("stem_widths", "widths", "depths"):
+            if min(getattr(self, name)) < 1:
+                raise KdnasError("values start at 1", field=f"space.{name}", value=list(getattr(self, name)))
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
+            raise KdnasError("kernel sizes are odd and positive", field="space.kernels", value=list(self.kernels))
+        unknown = [block for block in self.blocks if block not in _BLOCKS]
+        if unknown:
+            raise KdnasError(
+                "unknown block", field="space.blocks", value=unknown[0], remedy=f"known: {', '.join(_BLOCKS)}"
+            )
+
+    def suggest(self, trial: Suggests) -> Architecture:
+        """The architecture that the trial's suggestions describe."""
+        decisions: dict[str, Decision] = {"stem.width": trial.suggest_categorical("stem.width", self.stem_widths)}
+        for stage in range(1, self.stages + 1):
+            for trait, choices in (
+                ("depth", self.depths),
+                ("width", self.widths),
+                ("kernel", self.kernels),
+                ("block", self.blocks),
+            ):
+                name = f"stage{stage}.{trait}"
+                decisions[name] = trial.suggest_categorical(name, choices)
+        return Architecture.of(decisions)
+
+    def build(self, architecture: Architecture, shape: Shape, classes: int) -> TappedModel:
+        """A freshly initialised network for inputs of `shape` (channels, height, width)."""
+        return build_resnet(architecture, shape, classes)
+
+    def taps(self) -> tuple[str, ...]:
+        """Names of the taps that every architecture of this space has, from input to output."""
+        return (*(f"stage{stage}" for stage in range(1, self.stages + 1)), "penultimate", "logits")
+
+
+def build_resnet(architecture: Mapping[str, Decision], shape: Shape, classes: int) -> TappedModel:
+    """Residual network for any decisions of this family, also outside a space's ranges (teachers)."""
+    stages = sum(1 for name in architecture if name.endswith(".depth"))
+    width = int(architecture["stem.width"])
+    parts: dict[str, nn.Module] = {"stem": _conv_norm(shape[0], width, 3)}
+    for stage in range(1, stages + 1):
+        depth, out, kernel = (int(architecture[f"stage{stage}.{trait}"]) for trait in ("depth", "width", "kernel"))
+        block = _BLOCKS[str(architecture[f"stage{stage}.block"])]
+        layers = []
+        for index in range(depth):
+            stride = 2 if index == 0 and stage > 1 else 1
+            layers.append(_Residual(block(width, out, kernel, stride), width, out, stride))
+            width = out
+        parts[f"stage{stage}"] = nn.Sequential(*layers)
+    return TappedModel(parts, width, classes)
+
+
+def resnet_architecture(
+    stem: int, widths: tuple[int, ...], depths: tuple[int, ...], kernel: int = 3, block: str = "basic"
+) -> Architecture:
+    """Architecture with these channels and blocks a stage, the same kernel and block everywhere."""
+    if len(widths) != len(depths) or not widths:
+        raise KdnasError(
+            "one depth for each width is needed",
+            field="depths",
+            value=list(depths),
+            remedy=f"give {len(widths)} depths, as many as widths",
+        )
+    decisions: dict[str, Decision] = {"stem.width": stem}
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
+        decisions |= {
+            f"stage{stage}.depth": depth,
+            f"stage{stage}.width": width,
+            f"stage{stage}.kernel": kernel,
+            f"stage{stage}.block": block,
+        }
+    return Architecture.of(decisions)
+
+
+class _Residual(nn.Module):
+    def __init__(self, body: nn.Module, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or width != out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(width, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(self.body(x) + self.shortcut(x))
+
+
+def _conv_norm(
+    width: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out),
+    ]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+def _basic(width: int, out: int, kernel: int, stride: int) -> nn.Module:
+    return nn.Sequential(_conv_norm(width, out, kernel, stride), _conv_norm(out, out, kernel, relu=False))
+
+
+def _bottleneck(width: int, out: int, kernel: int, stride: int) -> nn.Module:
+    # He 2016 squeezes to a quarter; at student widths (8 to 32) a quarter leaves 2 channels, so a half.
+    inner = max(out // 2, 1)
+    return nn.Sequential(
+        _conv_norm(width, inner, 1), _conv_norm(inner, inner, kernel, stride), _conv_norm(inner, out, 1, relu=False)
+    )
+
+
+def _separable(width: int, out: int, kernel: int, stride: int) -> nn.Module:
+    return nn.Sequential(
+        _conv_norm(width, width, kernel, stride, groups=width, relu=False),
+        _conv_norm(width, out, 1),
+        _conv_norm(out, out, kernel, groups=out, relu=False),
+        _conv_norm(out, out, 1, relu=False),
+    )
+
+
+_BLOCKS = {"basic": _basic, "bottleneck": _bottleneck, "separable": _separable}

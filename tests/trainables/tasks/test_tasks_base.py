@@ -1,0 +1,148 @@
+"""Specification of `trainables.tasks.base`: splits, statistics, loss and metric."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_spaces import KdnasError
+from trainables.tasks.base import Classification, Split, assemble, choose, split
+
+
+def numbered(counts: list[int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images that carry their own number, so that a sample can be recognised in a split."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    images = np.arange(len(labels), dtype=np.uint32).view(np.uint8).reshape(-1, 1, 2, 2)
+    return images, labels, [f"class{number}" for number in range(len(counts))]
+
+
+def numbers(part: Split) -> list[int]:
+    return np.frombuffer(part.images.tobytes(), dtype=np.uint32).tolist()
+
+
+@given(
+    counts=st.lists(st.integers(3, 60), min_size=2, max_size=6),
+    validation=st.floats(0.01, 0.49),
+    test=st.floats(0.01, 0.49),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_split_gives_every_sample_to_one_split_and_every_class_to_all(counts, validation, test, seed):
+    images, labels, classes = numbered(counts)
+    parts = split(images, labels, classes, validation=validation, test=test, seed=seed)
+    assert sorted(number for part in parts for number in numbers(part)) == list(range(len(labels)))
+    for part in parts:
+        assert set(part.labels) == set(range(len(counts)))
+        assert np.array_equal(part.labels, labels[numbers(part)])
+
+
+def test_split_keeps_the_shares_of_the_classes():
+    images, labels, classes = numbered([500, 300, 200])
+    train, validation, test = split(images, labels, classes, validation=0.1, test=0.2, seed=3)
+    assert np.bincount(train.labels).tolist() == [350, 210, 140]
+    assert np.bincount(validation.labels).tolist() == [50, 30, 20]
+    assert np.bincount(test.labels).tolist() == [100, 60, 40]
+
+
+def test_split_repeats_with_the_seed_and_differs_without():
+    images, labels, classes = numbered([50, 50])
+    first, again, other = (
+        split(images, labels, classes, validation=0.2, test=0.2, seed=seed) for seed in (1, 1, 2)
+    )
+    assert [numbers(part) for part in first] == [numbers(part) for part in again]
+    assert numbers(first[2]) != numbers(other[2])
+
+
+def test_split_leaves_the_test_split_alone_when_the_validation_share_changes():
+    images, labels, classes = numbered([50, 50])
+    few, many = (
+        split(images, labels, classes, validation=share, test=0.2, seed=1)[2] for share in (0.1, 0.4)
+    )
+    assert numbers(few) == numbers(many)
+
+
+def test_split_takes_nothing_for_test_when_the_test_split_exists():
+    images, labels, classes = numbered([50, 50])
+    own = Split(images[:2], labels[:2])
+    train, validation, test = split(images, labels, classes, validation=0.2, test=own, seed=1)
+    assert test is own
+    assert (len(train), len(validation)) == (80, 20)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "field"),
+    [
+        (0.0, 0.2, "task.validation"),
+        (1.0, 0.2, "task.validation"),
+        (0.2, -0.1, "task.test"),
+        (0.2, 1.5, "task.test"),
+        (0.2, 0, "task.test"),
+        (float("nan"), 0.2, "task.validation"),
+        (0.5, 0.5, "task.validation"),
+    ],
+)
+def test_split_refuses_impossible_shares_with_the_field(validation, test, field):
+    images, labels, classes = numbered([50, 50])
+    with pytest.raises(KdnasError) as caught:
+        split(images, labels, classes, validation=validation, test=test, seed=0)
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+def test_split_names_the_class_its_count_and_the_need_when_it_is_too_rare():
+    images, labels, classes = numbered([50, 2])
+    with pytest.raises(KdnasError, match=r"class 'class1' has 2 samples.*\n.*at least 3"):
+        split(images, labels, classes, validation=0.2, test=0.2, seed=0)
+
+
+def test_split_refuses_a_single_class():
+    images, labels, classes = numbered([50])
+    with pytest.raises(KdnasError, match="at least two classes"):
+        split(images, labels, classes, validation=0.2, test=0.2, seed=0)
+
+
+@given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=6), data=st.data())
+def test_choose_draws_exactly_so_many_and_no_class_is_off_by_a_whole_sample(counts, data):
+    _, labels, _ = numbered(counts)
+    total = data.draw(st.integers(1, len(labels)))
+    chosen = choose(labels, total, seed=data.draw(st.integers(0, 99)))
+    assert len(np.unique(chosen)) == total
+    assert np.all(np.diff(chosen) > 0)
+    drawn = np.bincount(labels[chosen], minlength=len(counts))
+    assert np.all(np.abs(drawn - np.array(counts) * total / len(labels)) < 1)
+
+
+def test_assemble_measures_mean_and_deviation_of_the_training_images_by_channel():
+    images = np.random.default_rng(0).integers(0, 200, (3000, 3, 4, 5), dtype=np.uint8)
+    images[:, 2] = 51
+    part = Split(images, np.zeros(3000, dtype=np.int64))
+    other = Split(images[:1] + 50, part.labels[:1])
+    data = assemble(part, other, other, ("a", "b"))
+    scaled = images / 255
+    assert data.mean == pytest.approx(scaled.mean(axis=(0, 2, 3)))
+    assert data.std[:2] == pytest.approx(scaled.std(axis=(0, 2, 3))[:2])
+    assert data.std[2] == 1e-3  # a constant channel must not divide by zero
+    assert data.shape == (3, 4, 5)
+
+
+def test_digest_names_the_data_and_changes_with_any_part_of_them():
+    images, labels, classes = numbered([20, 20])
+    data = assemble(*split(images, labels, classes, validation=0.2, test=0.2, seed=1), classes)
+    again = assemble(*split(images, labels, classes, validation=0.2, test=0.2, seed=1), classes)
+    assert data.digest() == again.digest()
+    assert len(data.digest()) == 16
+    brighter = replace(data, test=Split(data.test.images + 1, data.test.labels))
+    relabelled = replace(data, train=Split(data.train.images, 1 - data.train.labels))
+    renamed = replace(data, classes=("cat", "dog"))
+    assert len({part.digest() for part in (data, brighter, relabelled, renamed)}) == 4
+
+
+def test_loss_and_metric_are_cross_entropy_and_accuracy():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    labels = torch.tensor([0, 1, 0, 0])
+    task = Classification()
+    assert task.metric(logits, labels) == 0.5
+    expected = (2 * np.log(2) + np.log1p(np.exp(-9)) + 9 + np.log1p(np.exp(-9))) / 4
+    assert task.loss(logits, labels).item() == pytest.approx(expected)

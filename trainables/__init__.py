@@ -1,0 +1,1 @@
+"""How one candidate is trained: tasks, teachers, the knowledge bank, recipes, losses and the loop."""

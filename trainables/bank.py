@@ -1,0 +1,239 @@
+"""What did the teachers say about the training data, and how is it computed once, cached and shared?
+
+Shapes: V views, T teachers, N training samples, K classes. Everything is numpy and read-only, so that Ray
+maps one copy into every worker of a node; a batch is gathered by index.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from search_spaces import KdnasError
+from trainables.augment import Augmentation, Transforms, apply, draw
+from trainables.tasks.base import Split
+
+FORMAT = 1
+INFERENCE_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch as a student sees it.
+
+    Args:
+        images: `[batch, C, H, W]` uint8, transformed as the view says.
+        labels: `[batch]` int64.
+        logits: `[T, batch, K]` float32, the teachers' answers to exactly these images.
+        taps: teacher features `{name: [batch, …]}` float32.
+    """
+
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    taps: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The teachers' knowledge about a training split, for V seeded views of it.
+
+    Args:
+        images: `[N, C, H, W]` uint8, untransformed.
+        labels: `[N]` int64.
+        logits: `[V, T, N, K]` float16; T may be 0 (training on the labels alone).
+        taps: `{name: [V, N, …]}` float16, features of the first teacher.
+        augmentation: the transforms that views are drawn from; view 0 is the identity.
+        seed: seed of the views.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    taps: dict[str, np.ndarray]
+    augmentation: Augmentation
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def views(self) -> int:
+        """Number of views."""
+        return self.logits.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self.images, self.labels, self.logits, *self.taps.values())
+        return sum(array.nbytes for array in arrays)
+
+    def transforms(self, view: int) -> Transforms:
+        """Transform parameters of every sample in this view."""
+        _, _, height, width = self.images.shape
+        return draw(self.augmentation, len(self), height, width, self.seed, view)
+
+    def batch(
+        self, indices: np.ndarray, view: int, transforms: Transforms, taps: Sequence[str] = ()
+    ) -> Batch:
+        """The samples at `indices` `[batch]` as `view` shows them; copies only these rows.
+
+        Args:
+            indices: which samples, `[batch]`.
+            view: 0 to V - 1.
+            transforms: `self.transforms(view)`, passed in because an epoch uses it many times.
+            taps: names of the teacher features to gather.
+        """
+        images = torch.from_numpy(np.take(self.images, indices, axis=0))
+        logits = np.take(self.logits[view], indices, axis=1).astype(np.float32)
+        return Batch(
+            images=apply(images, transforms.rows(indices)),
+            labels=torch.from_numpy(np.take(self.labels, indices)),
+            logits=torch.from_numpy(logits),
+            taps={
+                name: torch.from_numpy(np.take(self.taps[name][view], indices, axis=0).astype(np.float32))
+                for name in taps
+            },
+        )
+
+
+def build(
+    split: Split,
+    teachers: Sequence[nn.Module],
+    normalise: nn.Module,
+    *,
+    augmentation: Augmentation,
+    views: int,
+    seed: int,
+    taps: Sequence[str] = (),
+) -> Bank:
+    """Bank with every teacher's answer to every view of the split.
+
+    Args:
+        split: training images and labels.
+        teachers: modules that answer `[batch, C, H, W]` with logits `[batch, K]`; none for plain training.
+        normalise: maps uint8 images to the teachers' and students' inputs.
+        augmentation: what views are drawn from.
+        views: how many views, at least 1; the first is the identity.
+        seed: seed of the views.
+        taps: features of the first teacher to keep.
+    """
+    bank = without_teacher(split, augmentation=augmentation, views=views, seed=seed)
+    if not teachers:
+        return bank
+    seen: list[dict[str, np.ndarray]] = []
+    logits: list[np.ndarray] = []
+    for view in range(views):
+        transforms = bank.transforms(view)
+        answers = [_answers(bank, model, normalise, view, transforms, taps if first else ())
+                   for first, model in _first(teachers)]
+        logits.append(np.stack([answer for answer, _ in answers]))
+        seen.append(answers[0][1])
+    stacked = {name: np.stack([features[name] for features in seen]) for name in taps}
+    return Bank(bank.images, bank.labels, np.stack(logits), stacked, augmentation, seed)
+
+
+def without_teacher(split: Split, *, augmentation: Augmentation, views: int, seed: int) -> Bank:
+    """Bank that holds the images and labels only: what a teacher itself is trained on."""
+    empty = np.zeros((views, 0, len(split), 1), dtype=np.float16)
+    return Bank(split.images, split.labels, empty, {}, augmentation, seed)
+
+
+def digest(
+    weights: Sequence[str], data: str, augmentation: Augmentation, views: int, seed: int, taps: Sequence[str]
+) -> str:
+    """Sixteen hexadecimal digits that name a bank: hash of weights, data, views and taps."""
+    parts = [FORMAT, list(weights), data, vars(augmentation), views, seed, sorted(taps)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def save(bank: Bank, folder: Path) -> None:
+    """Write the teachers' answers to `folder` (bank.safetensors, bank.json); images stay with the data.
+
+    The folder appears whole or not at all, so that two searches may write it at once.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        arrays = {"logits": bank.logits, **{f"tap.{name}": value for name, value in bank.taps.items()}}
+        safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
+        facts = {"format": FORMAT, "sha256": _file_digest(draft / "bank.safetensors"), "samples": len(bank)}
+        (draft / "bank.json").write_text(json.dumps(facts))
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            os.replace(draft, folder)
+        except OSError:
+            if not (folder / "bank.json").exists():  # anything but another search having been faster
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -> Bank:
+    """Bank saved in `folder`, for the same split.
+
+    Raises:
+        KdnasError: a file is missing, cut short or altered.
+    """
+    try:
+        facts: Mapping[str, Any] = json.loads((folder / "bank.json").read_text())
+        if facts["sha256"] != _file_digest(folder / "bank.safetensors"):
+            raise _corrupt(folder, "its checksum does not match")
+        arrays = safetensors.numpy.load_file(folder / "bank.safetensors")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _corrupt(folder, f"it cannot be read ({error})") from error
+    if facts["samples"] != len(split):
+        raise _corrupt(folder, f"it holds {facts['samples']} samples, the data {len(split)}")
+    taps = {name.removeprefix("tap."): value for name, value in arrays.items() if name.startswith("tap.")}
+    return Bank(split.images, split.labels, arrays["logits"], taps, augmentation, seed)
+
+
+def _answers(
+    bank: Bank, model: nn.Module, normalise: nn.Module, view: int, transforms: Transforms, taps: Sequence[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    logits: list[np.ndarray] = []
+    features: dict[str, list[np.ndarray]] = {name: [] for name in taps}
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(bank), INFERENCE_BATCH):
+            indices = np.arange(start, min(start + INFERENCE_BATCH, len(bank)))
+            images = normalise(bank.batch(indices, view, transforms).images)
+            answer, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
+            logits.append(_half(answer))
+            for name in taps:
+                features[name].append(_half(seen[name]))
+    return np.concatenate(logits), {name: np.concatenate(parts) for name, parts in features.items()}
+
+
+def _half(x: Tensor) -> np.ndarray:
+    # float16 ends at 65,504: a larger activation would become infinite and every loss with it.
+    return x.float().clamp(-65_000, 65_000).half().cpu().numpy()
+
+
+def _first(teachers: Sequence[nn.Module]) -> list[tuple[bool, nn.Module]]:
+    return [(index == 0, teacher) for index, teacher in enumerate(teachers)]
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _corrupt(folder: Path, what: str) -> KdnasError:
+    return KdnasError(
+        f"the stored bank is unusable: {what}",
+        field="bank",
+        value=str(folder),
+        remedy="it is computed again; delete the folder if this repeats",
+    )

@@ -1,0 +1,51 @@
+"""What is a candidate?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from search_spaces import Architecture, Shape, Space
+from trainables.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture, a recipe and a seed: everything that one trial trains.
+
+    Args:
+        id: `c0007`: the number of its trial in the study.
+        architecture: point of the search space.
+        recipe: distillation setting.
+        seed: initial weights and sample order derive from it.
+    """
+
+    id: str
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain nested dictionary."""
+        return {
+            "id": self.id,
+            "architecture": self.architecture.to_json(),
+            "recipe": self.recipe.to_json(),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Candidate":
+        """Candidate from `to_json` (further keys are ignored)."""
+        return cls(
+            data["id"], Architecture.of(data["architecture"]), Recipe.from_json(data["recipe"]), data["seed"]
+        )
+
+
+def build_model(space: Space, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+    """Freshly initialised network whose weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return space.build(architecture, shape, classes)

@@ -1,0 +1,139 @@
+"""How does one candidate train as a Ray Tune trial? One step is one rung.
+
+Usable with plain Ray Tune: `tune.Tuner(tune.with_parameters(Distill, shared=shared), …)`.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from search_spaces import Space
+from trainables.bank import Bank
+from trainables.candidate import Candidate, build_model
+from trainables.loop import DivergedError, Normalise, Training, start, train
+from trainables.tasks.base import Split, Task
+
+CHECKPOINT = "rung.pt"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every trial reads and none changes: one copy a node, in the object store.
+
+    Args:
+        bank: training data and the teachers' answers.
+        validation: scored after every epoch.
+        task: loss and metric.
+        space: builds the candidates.
+        mean: of the training images, a channel each, on the scale 0 to 1.
+        std: their standard deviation.
+        classes: number of classes.
+        rungs: epochs at which a trial reports, ascending; the last is the full training.
+        checkpoints: folder that holds a folder for each unfinished candidate.
+        threads: CPU threads a trial may use.
+    """
+
+    bank: Bank
+    validation: Split
+    task: Task
+    space: Space
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: int
+    rungs: tuple[int, ...]
+    checkpoints: str
+    threads: int = 1
+
+
+def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Training:
+    """The candidate's training at epoch 0."""
+    channels, height, width = shared.bank.images.shape[1:]
+    model = build_model(
+        shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed
+    )
+    return start(model, candidate.recipe, shared.bank, seed=candidate.seed, total_epochs=total_epochs)
+
+
+class Distill(tune.Trainable):
+    """Trains a candidate from rung to rung; its checkpoint lies in the run folder, so any worker can go on.
+
+    The configuration of a trial is `{"candidate": Candidate.to_json(), "reported": epochs}`, where `reported`
+    (default 0) is how far an earlier session's reports came: the first step goes to the rung after it. A step returns `epoch`,
+    `val_accuracy`, the whole `curve` and `train_s`; a candidate that cannot be trained returns `failure`
+    (the reason) and ends, without costing the actor.
+    """
+
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+        """Called once an actor: keeps the shared data, then prepares the first candidate."""
+        torch.set_num_threads(shared.threads)
+        self.shared = shared
+        self.normalise = Normalise(shared.mean, shared.std)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Prepare the next candidate in the same actor; a fresh actor would cost seconds."""
+        self.candidate = Candidate.from_json(new_config["candidate"])
+        self.folder = Path(self.shared.checkpoints) / self.candidate.id
+        self.training: Training | None = None
+        self.rung = sum(rung <= new_config.get("reported", 0) for rung in self.shared.rungs)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung."""
+        until = self.shared.rungs[self.rung]
+        self.rung += 1
+        try:
+            if self.training is None:
+                self.training = self._open()
+            curve = train(
+                self.training, self.shared.bank, self.shared.validation, self.shared.task, self.normalise, until
+            )
+        except DivergedError as error:
+            return {"failure": str(error), "done": True}
+        except Exception as error:  # one candidate's fault must not end the search
+            return {"failure": f"{type(error).__name__}: {error}", "done": True}
+        # A training taken up from a later rung reports the earlier rungs again, each with its own part.
+        curve = curve[:until]
+        last = until == self.shared.rungs[-1]
+        if not last and self.training.epoch == until:
+            self._save(self.folder)
+        return {
+            "epoch": until,
+            "val_accuracy": curve[-1]["val_accuracy"],
+            "curve": curve,
+            "train_s": self.training.train_s,
+            "done": last,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Save where Ray Tune asks (when it pauses a trial)."""
+        self._save(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Go on from a checkpoint that Ray Tune kept."""
+        self.training = self._open(Path(checkpoint))
+        self.rung = sum(rung <= self.training.epoch for rung in self.shared.rungs)
+
+    def _open(self, folder: Path | None = None) -> Training:
+        training = open_training(self.shared, self.candidate, self.shared.rungs[-1])
+        path = (folder or self.folder) / CHECKPOINT
+        if path.exists():
+            try:
+                training.restore(torch.load(path, weights_only=True))
+            except Exception:  # cut short by a crash in the write: start this candidate again
+                path.unlink()
+                return open_training(self.shared, self.candidate, self.shared.rungs[-1])
+        return training
+
+    def _save(self, folder: Path) -> None:
+        if self.training is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as draft:
+            torch.save(self.training.state(), draft)
+        os.replace(draft.name, folder / CHECKPOINT)

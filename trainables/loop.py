@@ -1,0 +1,235 @@
+"""How is a student trained? Candidate in, curve and weights out: no Ray, no logging, no files.
+
+The trainable, `retrain`, teacher training and the tests call this one loop.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search_spaces import KdnasError, tap_shapes
+from trainables.bank import Bank, Batch
+from trainables.losses import LOSSES, Answer, Projector
+from trainables.recipe import Recipe
+from trainables.tasks.base import Split, Task
+
+WARMUP = 0.1  # share of all steps over which the learning rate rises; from 5 to 20 % the result is the same
+EVALUATION_BATCH = 1024
+
+Point = dict[str, float]  # one epoch of a curve: epoch, train_loss, val_loss, val_accuracy
+
+
+class DivergedError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass
+class Training:
+    """A student in training: everything that changes from step to step, so that it can be saved and go on.
+
+    Args:
+        model: the student.
+        recipe: how it learns.
+        seed: order of the samples derives from it.
+        total_epochs: length of the learning rate and temperature schedules, in epochs.
+        projectors: one module a feature term, by position in the recipe.
+        optimizer: over student and projectors.
+        curve: one point an epoch so far.
+        train_s: seconds spent in this loop so far.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    seed: int
+    total_epochs: int
+    projectors: nn.ModuleDict
+    optimizer: torch.optim.Optimizer
+    curve: list[Point] = field(default_factory=list)
+    train_s: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained so far."""
+        return len(self.curve)
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on, as tensors and plain values (`torch.load(weights_only=True)` reads it)."""
+        return {
+            "model": self.model.state_dict(),
+            "projectors": self.projectors.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "curve": self.curve,
+            "train_s": self.train_s,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of `state()`."""
+        self.model.load_state_dict(state["model"])
+        self.projectors.load_state_dict(state["projectors"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curve = list(state["curve"])
+        self.train_s = state["train_s"]
+
+
+class Normalise(nn.Module):
+    """Maps uint8 images `[batch, C, H, W]` to float32 with the training split's mean 0 and deviation 1."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        scale = 1.0 / (255.0 * torch.tensor(std))
+        self.register_buffer("scale", scale.view(1, -1, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images `[batch, C, H, W]` float32."""
+        return torch.addcmul(self.shift, images.float(), self.scale)
+
+
+def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epochs: int) -> Training:
+    """A training at epoch 0: projectors made for the shapes at hand, optimiser over both.
+
+    Raises:
+        KdnasError: the recipe asks for a teacher or a tap that the bank does not hold.
+    """
+    projectors = nn.ModuleDict()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for index, term in enumerate(recipe.terms):
+            if LOSSES[term.loss].feature:
+                projectors[str(index)] = _projector(model, bank, term.tap)
+    if recipe.terms and bank.logits.shape[1] == 0:
+        raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
+    parameters = [*model.parameters(), *projectors.parameters()]
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=recipe.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
+        foreach=True,
+    )
+    return Training(model, recipe, seed, total_epochs, projectors, optimizer)
+
+
+def train(
+    training: Training, bank: Bank, validation: Split, task: Task, normalise: Normalise, until_epoch: int
+) -> list[Point]:
+    """Train up to `until_epoch` and return the whole curve so far; does nothing where it is there already.
+
+    Args:
+        training: the student and its state; changed in place.
+        bank: training images, labels and the teachers' answers.
+        validation: scored after every epoch.
+        task: loss on the true labels and metric.
+        normalise: uint8 images to model inputs.
+        until_epoch: last epoch to train, counted from 1.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    begin = time.perf_counter()
+    earlier = training.train_s
+    while training.epoch < until_epoch:
+        loss = _epoch(training, bank, task, normalise)
+        if not math.isfinite(loss):
+            raise DivergedError(f"loss is {loss} in epoch {training.epoch + 1}")
+        val_loss, accuracy = evaluate(training.model, validation, task, normalise)
+        training.curve.append(
+            {
+                "epoch": training.epoch + 1,
+                "train_loss": loss,
+                "val_loss": val_loss,
+                "val_accuracy": accuracy,
+            }
+        )
+        training.train_s = earlier + time.perf_counter() - begin
+    return training.curve
+
+
+def evaluate(model: nn.Module, split: Split, task: Task, normalise: Normalise) -> tuple[float, float]:
+    """Loss and metric of the model on a split."""
+    model.eval()
+    logits = []
+    with torch.inference_mode():
+        for begin in range(0, len(split), EVALUATION_BATCH):
+            images = torch.from_numpy(np.array(split.images[begin : begin + EVALUATION_BATCH]))
+            logits.append(model(normalise(images)))
+        answers, labels = torch.cat(logits), torch.from_numpy(np.array(split.labels))
+        return float(task.loss(answers, labels)), task.metric(answers, labels)
+
+
+def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> float:
+    recipe, epoch = training.recipe, training.epoch
+    view = epoch % bank.views
+    transforms = bank.transforms(view)
+    order = np.random.default_rng((training.seed, epoch)).permutation(len(bank))
+    # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
+    batches = np.array_split(order, max(1, len(order) // recipe.batch_size))
+    total_steps = training.total_epochs * len(batches)
+    taps = tuple({term.tap for term in recipe.terms if term.tap is not None})
+    training.model.train()
+    total = torch.zeros(())
+    for index, indices in enumerate(batches):
+        progress = (epoch * len(batches) + index) / max(total_steps - 1, 1)
+        for group in training.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _rate(progress)
+        batch = bank.batch(indices, view, transforms, taps)
+        loss = _loss(training, batch, task, normalise, recipe.temperature.at(progress), taps)
+        training.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        training.optimizer.step()
+        total += loss.detach()
+    return float(total) / len(batches)
+
+
+def _loss(
+    training: Training, batch: Batch, task: Task, normalise: Normalise, temperature: float, taps: tuple[str, ...]
+) -> Tensor:
+    recipe, model = training.recipe, training.model
+    images = normalise(batch.images)
+    logits, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
+    hard = task.loss(logits, batch.labels)
+    if not recipe.terms:
+        return hard
+    teacher_logits = batch.logits.mean(dim=0)
+    soft = torch.zeros(())
+    for index, term in enumerate(recipe.terms):
+        student_feature, teacher_feature = logits, teacher_logits
+        if term.tap is not None:
+            student_feature, teacher_feature = training.projectors[str(index)](seen[term.tap], batch.taps[term.tap])
+        student, teacher = Answer(logits, student_feature), Answer(teacher_logits, teacher_feature)
+        soft = soft + term.weight * LOSSES[term.loss].function(student, teacher, batch.labels, temperature)
+    return recipe.alpha * soft + (1 - recipe.alpha) * hard
+
+
+def _rate(progress: float) -> float:
+    if progress < WARMUP:
+        return max(progress, 0.01) / WARMUP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
+
+
+def _projector(model: nn.Module, bank: Bank, tap: str | None) -> Projector:
+    if tap not in bank.taps:
+        raise KdnasError(
+            "the bank does not hold this tap",
+            field="recipe.terms.tap",
+            value=tap,
+            remedy=f"taps in the bank: {', '.join(bank.taps) or 'none'}",
+        )
+    channels, height, width = bank.images.shape[1:]
+    student = tap_shapes(model, (channels, height, width), [tap])[tap]
+    teacher = bank.taps[tap].shape[2:]
+    if len(student) != len(teacher):
+        raise KdnasError(
+            f"the student's feature has shape {student}, the teacher's {teacher}: one is a map, one a vector",
+            field="recipe.terms.tap",
+            value=tap,
+            remedy="match a tap where both are maps [C, H, W] or both are vectors [C]",
+        )
+    return Projector(student, teacher)

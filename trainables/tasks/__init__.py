@@ -1,0 +1,9 @@
+"""What can be learned; a new task is one file and one line here."""
+
+from search_spaces import Registry
+from trainables.tasks.digits import DigitsTask
+from trainables.tasks.images import ImagesTask
+
+TASKS: Registry[type] = Registry("task", ("digits", DigitsTask), ("images", ImagesTask))
+
+__all__ = ["TASKS", "DigitsTask", "ImagesTask"]

@@ -1,0 +1,312 @@
+"""Where does a teacher come from: trained here, read from a folder, or a user's own module?"""
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from search_spaces import SPACES, ForeignModel, KdnasError, Registry, ResNetSpace, Shape, tap_shapes
+from search_spaces.resnet import build_resnet, resnet_architecture
+from trainables import bank as banks
+from trainables.loop import Normalise, Point, evaluate, start, train
+from trainables.model_files import load_student, save_student
+from trainables.recipe import Recipe
+from trainables.tasks.base import Data, Task
+
+Say = Callable[[str], None]
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained model that answers for a task.
+
+    Args:
+        name: for people.
+        model: answers with logits `[batch, classes]`, in evaluation mode.
+        digest: hash of its weights.
+        val_accuracy: on the validation split, 0 to 1.
+        curve: of its training; empty when it was trained elsewhere.
+        meta: what `load_student` needs to rebuild it; empty for a user's own module.
+    """
+
+    name: str
+    model: nn.Module
+    digest: str
+    val_accuracy: float
+    curve: list[Point] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """A residual network, trained on the task's labels and kept in the cache.
+
+    Source: He 2016, Deep Residual Learning for Image Recognition.
+
+    Args:
+        stem: channels of the first convolution.
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        epochs: length of its training.
+        learning_rate: peak learning rate of SGD with Nesterov momentum.
+        weight_decay: L2 penalty.
+        batch_size: samples a step.
+        views: augmented views of the data it sees in turn.
+    """
+
+    stem: int = 32
+    widths: tuple[int, ...] = (32, 64, 128)
+    depths: tuple[int, ...] = (2, 2, 2)
+    epochs: int = 20
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    batch_size: int = 64
+    views: int = 8
+
+    def __post_init__(self) -> None:
+        resnet_architecture(self.stem, self.widths, self.depths)
+        for name in ("epochs", "views", "stem"):
+            if getattr(self, name) < 1:
+                raise KdnasError("at least 1 is needed", field=f"teachers.{name}", value=getattr(self, name))
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """How the teacher itself is trained: on the labels."""
+        return Recipe(
+            alpha=0.0,
+            terms=(),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+        )
+
+
+@dataclass(frozen=True)
+class FolderTeacher:
+    """A teacher saved by `kdnas teacher train`: a folder with model.json and weights.safetensors.
+
+    Args:
+        path: the folder.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True)
+class ModuleTeacher:
+    """A user's own module, named by import path; this runs the user's code.
+
+    Args:
+        factory: `package.module:function`; called without arguments, returns an `nn.Module` that answers
+            normalised images `[batch, C, H, W]` with logits `[batch, classes]`.
+        weights: state dictionary to load into it (.safetensors, or .pt read with `weights_only=True`).
+        taps: tap name to the dotted name of the submodule whose output it is.
+    """
+
+    factory: str
+    weights: str | None = None
+    taps: Mapping[str, str] = field(default_factory=dict)
+
+
+TEACHERS: Registry[type] = Registry(
+    "teacher", ("trained", TrainedTeacher), ("folder", FolderTeacher), ("module", ModuleTeacher)
+)
+TeacherSettings = TrainedTeacher | FolderTeacher | ModuleTeacher
+
+
+def build_teacher(settings: TeacherSettings, shape: Shape, classes: int) -> nn.Module:
+    """The teacher's network as far as it is known before any training: for sizes, classes and taps.
+
+    Raises:
+        KdnasError: it cannot be built, or it does not answer for `classes` classes.
+    """
+    if isinstance(settings, TrainedTeacher):
+        return build_resnet(resnet_architecture(settings.stem, settings.widths, settings.depths), shape, classes)
+    if isinstance(settings, FolderTeacher):
+        model, meta = load_student(Path(settings.path))
+        if tuple(meta["shape"]) != tuple(shape):
+            raise KdnasError(
+                f"the teacher was trained on inputs {tuple(meta['shape'])}, the task's are {tuple(shape)}",
+                field="teachers.path",
+                value=settings.path,
+                remedy="train a teacher on this task: `kdnas teacher train`",
+            )
+    else:
+        model = _own_module(settings)
+    _check_classes(model, settings, shape, classes)
+    return model
+
+
+def check_taps(model: nn.Module, shape: Shape, needed: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shape of each needed tap of the teacher, `(C, H, W)` or `(C,)`.
+
+    Raises:
+        KdnasError: the teacher has no such tap.
+    """
+    known = getattr(model, "taps", ())
+    for tap in needed:
+        if tap not in known:
+            raise KdnasError(
+                "the teacher has no such tap",
+                field="recipes.taps",
+                value=tap,
+                remedy=f"its taps: {', '.join(known)}; name other taps, or set recipes.hints to [false]",
+            )
+    return tap_shapes(model, shape, needed) if needed else {}
+
+
+def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cache: Path, say: Say) -> Teacher:
+    """The trained teacher: from the cache, from its files, or trained now.
+
+    Args:
+        settings: which teacher.
+        data: the task's data; the test split is not read.
+        task: loss and metric.
+        seed: of its weights and sample order.
+        cache: folder for trained teachers.
+        say: told in one line what is being done.
+    """
+    normalise = Normalise(data.mean, data.std)
+    if not isinstance(settings, TrainedTeacher):
+        model = build_teacher(settings, data.shape, len(data.classes)).eval()
+        _, accuracy = evaluate(model, data.validation, task, normalise)
+        meta = load_student(Path(settings.path))[1] if isinstance(settings, FolderTeacher) else {}
+        name = settings.path if isinstance(settings, FolderTeacher) else settings.factory
+        return Teacher(name, model, _weights_digest(model), accuracy, meta=meta)
+    key = hashlib.sha256(
+        json.dumps([banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed]).encode()
+    ).hexdigest()[:16]
+    folder = cache / "teachers" / key
+    if (folder / "teacher.json").exists():
+        try:
+            return read_teacher(folder)
+        except (KdnasError, ValueError, KeyError) as error:
+            say(f"The cached teacher cannot be used ({error}); training it again.")
+    teacher = train_teacher(settings, data, task, seed=seed, say=say)
+    save_teacher(folder, teacher)
+    return teacher
+
+
+def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int, say: Say) -> Teacher:
+    """Teacher trained on the task's labels; all cores are used."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    normalise = Normalise(data.mean, data.std)
+    architecture = resnet_architecture(settings.stem, settings.widths, settings.depths)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_resnet(architecture, data.shape, len(data.classes))
+    bank = banks.without_teacher(data.train, augmentation=task.augmentation, views=settings.views, seed=seed)
+    training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs)
+    for epoch in range(1, settings.epochs + 1):
+        point = train(training, bank, data.validation, task, normalise, epoch)[-1]
+        say(f"Training the teacher: epoch {epoch}/{settings.epochs}, validation accuracy {point['val_accuracy']:.4f}")
+    meta = {
+        "space": {"name": SPACES.name_of(ResNetSpace), "stages": len(settings.widths)},
+        "architecture": architecture.to_json(),
+        "shape": list(data.shape),
+        "classes": list(data.classes),
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+    accuracy = training.curve[-1]["val_accuracy"]
+    return Teacher("trained", model.eval(), _weights_digest(model), accuracy, training.curve, meta)
+
+
+def save_teacher(folder: Path, teacher: Teacher) -> None:
+    """Write a teacher of one of our spaces to `folder`; `FolderTeacher(folder)` reads it."""
+    save_student(folder, teacher.model, teacher.meta)
+    facts = {"name": teacher.name, "val_accuracy": teacher.val_accuracy, "curve": teacher.curve}
+    (folder / "teacher.json").write_text(json.dumps(facts) + "\n")
+
+
+def read_teacher(folder: Path) -> Teacher:
+    """Teacher that `save_teacher` wrote.
+
+    Raises:
+        KdnasError: the files are missing or altered.
+    """
+    model, meta = load_student(folder)
+    facts = json.loads((folder / "teacher.json").read_text())
+    return Teacher(facts["name"], model, _weights_digest(model), facts["val_accuracy"], facts["curve"], meta)
+
+
+def _weights_digest(model: nn.Module) -> str:
+    seen = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        seen.update(name.encode())
+        seen.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return seen.hexdigest()[:16]
+
+
+def _check_classes(model: nn.Module, settings: TeacherSettings, shape: Shape, classes: int) -> None:
+    model.eval()
+    try:
+        with torch.no_grad():
+            answer = model(torch.zeros(2, *shape))
+    except RuntimeError as error:
+        raise KdnasError(
+            f"the teacher does not take inputs of shape {tuple(shape)} ({str(error).splitlines()[0]})",
+            field="teachers",
+            value=TEACHERS.name_of(settings),
+            remedy="use a teacher for this task's images, or set task.size",
+        ) from error
+    if tuple(answer.shape) != (2, classes):
+        raise KdnasError(
+            f"the teacher answers with shape {tuple(answer.shape[1:])}, the task has {classes} classes",
+            field="teachers",
+            value=TEACHERS.name_of(settings),
+            remedy="use a teacher that was trained on this task's classes",
+        )
+
+
+def _own_module(settings: ModuleTeacher) -> nn.Module:
+    name, _, attribute = settings.factory.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        model = getattr(importlib.import_module(name), attribute)()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise KdnasError(
+            f"cannot be imported and called ({error})",
+            field="teachers.factory",
+            value=settings.factory,
+            remedy="name a function without arguments as package.module:function, importable from here",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise KdnasError(
+            f"it returned a {type(model).__name__}, not an nn.Module",
+            field="teachers.factory",
+            value=settings.factory,
+        )
+    if settings.weights is not None:
+        _load_weights(model, Path(settings.weights))
+    if hasattr(model, "forward_taps") and not settings.taps:
+        return model
+    return ForeignModel(model, settings.taps)
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    try:
+        if path.suffix not in WEIGHTS_SUFFIXES:
+            raise ValueError(f"known suffixes are {', '.join(WEIGHTS_SUFFIXES)}")
+        safe = path.suffix == ".safetensors"
+        weights = safetensors.torch.load_file(path) if safe else torch.load(path, weights_only=True)
+        model.load_state_dict(weights)
+    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError, EOFError) as error:
+        raise KdnasError(
+            f"the weights cannot be loaded ({str(error).splitlines()[0]})",
+            field="teachers.weights",
+            value=str(path),
+            remedy="give a state dictionary that fits the module, as .safetensors or .pt",
+        ) from error
