@@ -139,6 +139,9 @@ class StudyAdapter(Searcher):
             self._end(candidate, "complete" if whole else "pruned", curve, train_s, reason)
         self._give_up_if_all_fail()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles what it is given, for a restore that is not used here
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: study and run folder hold the state, which must not grow with every snapshot."""
 

@@ -11,13 +11,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
+from pydantic_core import CoreSchema, core_schema
 
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES
 from kdnas_ray.samplers import SAMPLERS
@@ -30,38 +30,46 @@ from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS
 
 
-def _choice(registry: Registry[type], field: str, default: str) -> Any:
+class _Choice:
     """Annotation for `name` or `{name: …, option: …}`; the value is the entry's validated dataclass."""
 
-    def parse(value: Any) -> Any:
-        if type(value) in registry.values():
+    def __init__(self, registry: Registry[type], field: str, default: str) -> None:
+        self._registry, self._field, self._default = registry, field, default
+
+    def parse(self, value: Any) -> Any:
+        """The entry that the value names, made with its options."""
+        if type(value) in self._registry.values():
             return value
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, Mapping):
             raise KdnasError(
                 f"give a name or an object with `name` and options, not {type(value).__name__}",
-                field=field,
+                field=self._field,
                 value=value,
-                remedy=f"known names: {', '.join(registry)}",
+                remedy=f"known names: {', '.join(self._registry)}",
             )
         options = dict(value)
-        name = options.pop("name", default)
-        if name not in registry:
-            raise _misspelt(f"unknown {registry.kind}", field, name, list(registry))
-        return _validated(registry[name], options, field)
+        name = options.pop("name", self._default)
+        if name not in self._registry:
+            raise _misspelt(f"unknown {self._registry.kind}", self._field, name, list(self._registry))
+        return _validated(self._registry[name], options, self._field)
 
-    def dump(value: Any) -> dict[str, Any]:
-        return {"name": registry.name_of(value), **dataclasses.asdict(value)}
+    def dump(self, value: Any) -> dict[str, Any]:
+        """Name and options of the entry; `parse` takes it back."""
+        return {"name": self._registry.name_of(value), **dataclasses.asdict(value)}
 
-    schemas = [{"enum": list(registry)}]
-    for name, entry in registry.items():
-        schema = _inlined(TypeAdapter(_strict(entry)).json_schema())
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schemas.append(schema)
-    return Annotated[
-        Any, PlainValidator(parse), PlainSerializer(dump), WithJsonSchema({"anyOf": schemas, "default": default})
-    ]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        dumped = core_schema.plain_serializer_function_ser_schema(self.dump)
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=dumped)
+
+    def __get_pydantic_json_schema__(self, source: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schemas: list[dict[str, Any]] = [{"enum": list(self._registry)}]
+        for name, entry in self._registry.items():
+            schema = _inlined(TypeAdapter(_strict(entry)).json_schema())
+            schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
+            schemas.append(schema)
+        return {"anyOf": schemas, "default": self._default}
 
 
 class _Section(BaseModel):
@@ -132,14 +140,14 @@ class Retrain(_Section):
 class SearchConfig(_Section):
     """A whole search. Every key has a default that works on a laptop."""
 
-    task: _choice(TASKS, "task", "digits") = Field(default="digits", validate_default=True)  # type: ignore[valid-type]
-    teachers: list[_choice(TEACHERS, "teachers", "trained")] = Field(default=["trained"], validate_default=True)  # type: ignore[valid-type]
+    task: Annotated[Any, _Choice(TASKS, "task", "digits")] = Field(default="digits", validate_default=True)
+    teachers: list[Annotated[Any, _Choice(TEACHERS, "teachers", "trained")]] = Field(default=["trained"], validate_default=True)
     bank: BankSettings = BankSettings()
-    space: _choice(SPACES, "space", "resnet") = Field(default="resnet", validate_default=True)  # type: ignore[valid-type]
-    recipes: _choice(RECIPES, "recipes", "simple") = Field(default="simple", validate_default=True)  # type: ignore[valid-type]
-    evaluator: _choice(EVALUATORS, "evaluator", "scratch") = Field(default="scratch", validate_default=True)  # type: ignore[valid-type]
-    sampler: _choice(SAMPLERS, "sampler", "tpe") = Field(default="tpe", validate_default=True)  # type: ignore[valid-type]
-    scheduler: _choice(SCHEDULERS, "scheduler", "asha") = Field(default="asha", validate_default=True)  # type: ignore[valid-type]
+    space: Annotated[Any, _Choice(SPACES, "space", "resnet")] = Field(default="resnet", validate_default=True)
+    recipes: Annotated[Any, _Choice(RECIPES, "recipes", "simple")] = Field(default="simple", validate_default=True)
+    evaluator: Annotated[Any, _Choice(EVALUATORS, "evaluator", "scratch")] = Field(default="scratch", validate_default=True)
+    sampler: Annotated[Any, _Choice(SAMPLERS, "sampler", "tpe")] = Field(default="tpe", validate_default=True)
+    scheduler: Annotated[Any, _Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
     objectives: list[str] = ["val_accuracy"]
     """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy."""
     constraints: dict[str, Bound] = {"params": Bound(of_teacher=0.1)}

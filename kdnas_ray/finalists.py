@@ -30,10 +30,11 @@ SEED_OFFSET = 1_000_000  # retraining seeds never meet a candidate's search seed
 
 @dataclass(frozen=True)
 class Job:
-    """One retraining: a candidate, a seed, with or without the teacher."""
+    """One retraining: a candidate, a seed (the `repeat`-th), with or without the teacher."""
 
     candidate: Candidate
     seed: int
+    repeat: int
     with_kd: bool
 
     @property
@@ -120,12 +121,12 @@ def keep_best(run: Path, objectives: Sequence[str]) -> None:
     (draft / "candidate.json").write_text(json.dumps(row) + "\n")
     shutil.rmtree(run / "best", ignore_errors=True)
     draft.rename(run / "best")
-    tracking.append(run, {"type": "best", "folder": "best"})
+    tracking.append(run, {"type": "best", "folder": "best", "candidate": name})
 
 
 def _jobs(chosen: Sequence[Candidate], seeds: int) -> list[Job]:
     return [
-        Job(candidate, candidate_seed(candidate.seed, SEED_OFFSET + index), with_kd)
+        Job(candidate, candidate_seed(candidate.seed, SEED_OFFSET + index), index, with_kd)
         for candidate in chosen
         for index in range(seeds)
         for with_kd in (True, False)
@@ -171,7 +172,7 @@ def _run_jobs(
                     remedy=f"`kdnas resume {run}` tries it again",
                 ) from error
             append_jsonl(run / "retrained.jsonl", row)
-            kept = ("id", "seed", "with_kd", "val_accuracy", "test_accuracy")
+            kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy")
             tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept}})
             done += 1
             say(f"Retraining: {done} of {len(jobs)} done")
@@ -195,6 +196,7 @@ def _retrain_one(
     return {
         "id": candidate.id,
         "seed": job.seed,
+        "repeat": job.repeat,
         "with_kd": job.with_kd,
         "epochs": epochs,
         "val_accuracy": curve[-1]["val_accuracy"],

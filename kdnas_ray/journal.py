@@ -110,7 +110,7 @@ class Journal:
         append_jsonl(self.run / "candidates.jsonl", row)
         self.progress.running -= 1
         self._count(row)
-        tracking.append(self.run, _end_record(row))
+        tracking.append(self.run, self._end_record(row))
         self.save_time()
         return row
 
@@ -130,7 +130,6 @@ class Journal:
         }
         append_jsonl(self.run / "candidates.jsonl", row)
         self._count(row)
-        tracking.append(self.run, _end_record(row))
 
     def suspended(self) -> None:
         """A candidate was interrupted: it stays open and goes on in the next session."""
@@ -139,6 +138,17 @@ class Journal:
     def save_time(self) -> None:
         """Keep the time spent, so that a killed session counts too."""
         write_state(self.run, {**read_state(self.run), "search_wall_s": self.search_s()})
+
+    def _end_record(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        kept = ("id", "state", "epochs", "val_accuracy", "reason")
+        progress = self.progress
+        so_far = {"best_val_accuracy": progress.best[0] if progress.best else None, "rejected": progress.ended["rejected"]}
+        return {
+            "type": "candidate_ended",
+            **{key: row[key] for key in kept},
+            "candidates": progress.trained,
+            "progress": so_far,
+        }
 
     def _reached_before(self, epochs: int) -> None:
         for rung in self.progress.rungs:
@@ -171,6 +181,3 @@ def flat(data: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _end_record(row: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("id", "state", "epochs", "val_accuracy", "reason")
-    return {"type": "candidate_ended", **{key: row[key] for key in kept}}

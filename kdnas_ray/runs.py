@@ -45,6 +45,11 @@ def read_state(run: Path) -> dict[str, Any]:
     return _read_json(run / "state.json")
 
 
+def read_tracking(run: Path) -> dict[str, Any]:
+    """How far MLflow has been told of the run; empty before it was told anything."""
+    return _read_json(run / "tracking.json")
+
+
 def write_state(run: Path, state: dict[str, Any]) -> None:
     """Replace the state in one step."""
     draft = run / ".state.json"
@@ -54,10 +59,13 @@ def write_state(run: Path, state: dict[str, Any]) -> None:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a JSON lines file; an incomplete last line (a crash while writing) is ignored."""
-    if not path.exists():
-        return []
+    return parse_jsonl(path.read_bytes()) if path.exists() else []
+
+
+def parse_jsonl(lines: bytes) -> list[dict[str, Any]]:
+    """Objects on the whole lines; a line that a crash cut is ignored."""
     rows = []
-    for line in path.read_bytes().splitlines():
+    for line in lines.splitlines():
         with contextlib.suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict):

@@ -119,12 +119,11 @@ def _guarded(run: Path, made: Plan, narrator: Narrator, searching: bool = True) 
     settings = made.config.tracking
     stop = Stop()
     with lock(run), logs_to(run / "search.log"), _interrupts(stop, narrator):
-        sidecar = None
+        sender = None
         status = "failed"
         try:
-            # The sidecar reads MLflow's libraries at the lowest priority while the teacher trains.
             _announce(run, made.config)
-            sidecar = tracking.start(run, settings) if settings.enabled else None
+            sender = tracking.start(run) if settings.enabled else None
             result = _phases(run, made, narrator, stop, searching)
             status = "finished"
         except (Interrupted, KeyboardInterrupt):
@@ -135,7 +134,7 @@ def _guarded(run: Path, made: Plan, narrator: Narrator, searching: bool = True) 
             write_state(run, {**read_state(run), "wall_s": spent, "status": status})
             results.write_summary(run, made)
             write_report(run)
-            _close_tracking(run, status, sidecar, narrator)
+            _close_tracking(run, status, sender, narrator)
     return result
 
 
@@ -256,6 +255,9 @@ class _Ender(tune.Stopper):
     def __init__(self, stop: Stop, deadline: float | None, narrator: Narrator, adapter: StudyAdapter) -> None:
         self._stop, self._deadline, self._narrator, self._adapter = stop, deadline, narrator, adapter
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles what it is given, for a restore that is not used here
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
@@ -323,11 +325,11 @@ def _announce(run: Path, config: SearchConfig) -> None:
     )
 
 
-def _close_tracking(run: Path, status: str, sidecar: Any, narrator: Narrator) -> None:
+def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> None:
     tracking.append(run, results.end_record(run, status))
-    if sidecar is None:
+    if sender is None:
         return
-    left = tracking.drain(run, sidecar, DRAIN_S)
+    left = tracking.drain(run, sender, DRAIN_S)
     if left:
         narrator.say(
             f"MLflow has not taken {left} records yet; they are kept in {run}. `kdnas sync {run}` sends them."

@@ -1,0 +1,66 @@
+"""Which candidates are best, when one number does not decide?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdnas_ray.objectives import OBJECTIVES
+
+
+def rank_candidates(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Candidates best first; failed and rejected ones are left out.
+
+    Complete candidates come before those stopped early, and those before others stopped earlier. Among
+    equals the Pareto front decides (with one objective: its value), then validation accuracy, then size.
+
+    Args:
+        rows: lines of candidates.jsonl.
+        objectives: names of the search's objectives.
+    """
+    ranked: list[dict[str, Any]] = []
+    trained = [dict(row) for row in rows if row["state"] in ("complete", "pruned") and row["val_accuracy"] is not None]
+    complete = [row for row in trained if row["state"] == "complete"]
+    fronts = front_numbers(_values(complete, objectives))
+    order = sorted(range(len(complete)), key=lambda i: (fronts[i], *_by_accuracy(complete[i])))
+    ranked.extend(complete[i] for i in order)
+    stopped = [row for row in trained if row["state"] == "pruned"]
+    ranked.extend(sorted(stopped, key=lambda row: (-row["epochs"], *_by_accuracy(row))))
+    return ranked
+
+
+def pareto_front(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Complete candidates that no other complete candidate beats in every objective, most accurate first."""
+    complete = [dict(row) for row in rows if row["state"] == "complete"]
+    fronts = front_numbers(_values(complete, objectives))
+    return sorted((row for row, front in zip(complete, fronts, strict=True) if front == 0), key=_by_accuracy)
+
+
+def front_numbers(values: np.ndarray) -> list[int]:
+    """Number of the Pareto front of each row, 0 for rows that none dominates.
+
+    Source: Deb 2002, A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, section III-A.
+
+    Args:
+        values: `[candidates, objectives]`, all to be minimised.
+    """
+    fronts = np.full(len(values), -1)
+    number = 0
+    while (left := np.flatnonzero(fronts < 0)).size:
+        here = values[left]
+        dominated = np.zeros(len(left), dtype=bool)
+        for row in here:
+            dominated |= (row <= here).all(axis=1) & (row < here).any(axis=1)
+        fronts[left[~dominated]] = number
+        number += 1
+    return fronts.tolist()
+
+
+def _values(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> np.ndarray:
+    signs = [-1.0 if OBJECTIVES[name].maximise else 1.0 for name in objectives]
+    table = [[sign * row[name] for sign, name in zip(signs, objectives, strict=True)] for row in rows]
+    return np.array(table).reshape(len(rows), len(objectives))
+
+
+def _by_accuracy(row: Mapping[str, Any]) -> tuple[float, int, str]:
+    return -row["val_accuracy"], row["params"], row["id"]

@@ -1,0 +1,296 @@
+"""How do a run's records become MLflow runs? Runs as a process of its own: `python -m kdnas_ray.mlflow_sender RUN`.
+
+Records are sent at least once: after a crash the last ones are sent again, which changes nothing, because
+a metric with the same value, step and time is stored once and runs already made are known by their tag.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdnas_ray.runs import append_jsonl, parse_jsonl, read_config, read_jsonl, read_tracking
+from kdnas_ray.tracking import OUTBOX, TrackingSettings, tracking_uri, write_progress
+
+CHUNK_BYTES = 512 * 1024
+POLL_S = 1.0
+LONGEST_WAIT_S = 30.0
+CANDIDATE = "kdnas.candidate"
+RUN_STATES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+
+Record = Mapping[str, Any]
+
+
+class Sender:
+    """Sends one run's records to its tracking store.
+
+    Args:
+        run: the run folder.
+        settings: of tracking.
+    """
+
+    def __init__(self, run: Path, settings: TrackingSettings) -> None:
+        # A server that is away must be noticed in seconds: the records are kept and sent later.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        import mlflow
+
+        self.run, self.settings = run, settings
+        uri = tracking_uri(settings, run)
+        if uri.startswith("sqlite:"):  # other addresses may hold a password
+            write_progress(run, uri=uri)
+        mlflow.set_tracking_uri(uri)
+        self.client = mlflow.MlflowClient()
+        self.parent: str | None = read_tracking(run).get("parent")
+        self.children = {row["id"]: row["run_id"] for row in read_jsonl(run / "tracking_runs.jsonl")}
+        self.offset: int = read_tracking(run).get("offset", 0)
+        self._after_restart = True
+
+    def send_waiting(self) -> int:
+        """Send what is in the outbox; returns how many records. Raises what MLflow raises."""
+        sent = 0
+        while chunk := self._chunk():
+            records = parse_jsonl(chunk)
+            self._send(records)
+            self.offset += len(chunk)
+            write_progress(self.run, offset=self.offset, parent=self.parent)
+            sent += len(records)
+        return sent
+
+    def _chunk(self) -> bytes:
+        path = self.run / OUTBOX
+        if not path.exists():
+            return b""
+        with path.open("rb") as file:
+            file.seek(self.offset)
+            chunk = file.read(CHUNK_BYTES)
+            while chunk and not chunk.endswith(b"\n") and (rest := file.readline()):
+                chunk += rest
+        return chunk[: chunk.rfind(b"\n") + 1]
+
+    def _send(self, records: Sequence[Record]) -> None:
+        by_candidate: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            if record["type"] == "search_started":
+                self._start_search(record)
+            elif "id" in record:
+                by_candidate[record["id"]].append(record)
+        for candidate, own in by_candidate.items():
+            self._send_candidate(candidate, own)
+        self._send_progress(records)
+        for record in records:
+            if record["type"] == "best":
+                self._log_model(record)
+            elif record["type"] == "search_ended":
+                self._end_search(record)
+        self._after_restart = False
+
+    def _start_search(self, record: Record) -> None:
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
+
+        if self.parent is None:
+            found = self.client.get_experiment_by_name(record["experiment"])
+            if found is None:
+                try:
+                    experiment = self.client.create_experiment(record["experiment"])
+                except MlflowException:  # another search made it at the same time
+                    found = self.client.get_experiment_by_name(record["experiment"])
+                    if found is None:
+                        raise
+            experiment = found.experiment_id if found is not None else experiment
+            made = self.client.create_run(
+                experiment, start_time=record["time_ms"], run_name=record["name"], tags=_run_tags(record["tags"])
+            )
+            self.parent = made.info.run_id
+            write_progress(self.run, parent=self.parent, experiment=experiment)
+        else:
+            self.client.update_run(self.parent, status="RUNNING")
+        known = self.client.get_run(self.parent).data.params
+        texts = {name: _text(value) for name, value in record["params"].items()}
+        new = [Param(name, value) for name, value in texts.items() if name not in known]
+        for begin in range(0, len(new), 100):
+            self.client.log_batch(self.parent, params=new[begin : begin + 100])
+        for name, value in texts.items():  # MLflow's parameters never change; what a resume changed is a tag
+            if known.get(name, value) != value:
+                self.client.set_tag(self.parent, f"kdnas.resumed.{name}", value)
+
+    def _send_candidate(self, candidate: str, records: Sequence[Record]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics: list[Metric] = []
+        params: list[Param] = []
+        tags: dict[str, str] = {}
+        begun = next((record for record in records if record["type"] == "candidate_started"), None)
+        run_id = self._child(candidate, begun)
+        for record in records:
+            when = record["time_ms"]
+            if record["type"] == "candidate_started":
+                params += [Param(name, _text(value)) for name, value in record["params"].items()]
+                metrics += [Metric(name, value, when, 0) for name, value in record["metrics"].items()]
+            elif record["type"] == "rung":
+                for point in record["curve"]:
+                    values = {name: value for name, value in point.items() if name != "epoch" and value is not None}
+                    metrics += [Metric(name, value, when, int(point["epoch"])) for name, value in values.items()]
+                tags["kdnas.rung"] = str(record["epoch"])
+            elif record["type"] == "candidate_ended":
+                tags["kdnas.state"] = record["state"]
+                if record["reason"]:
+                    tags["kdnas.reason"] = record["reason"][:5000]
+            elif record["type"] == "retrained":
+                metrics += _retrained(record)
+        for begin in range(0, max(len(metrics), 1), 900):
+            first = begin == 0
+            self.client.log_batch(
+                run_id,
+                metrics[begin : begin + 900],
+                params if first else (),
+                [RunTag(name, value) for name, value in tags.items()] if first else (),
+            )
+        ended = next((record for record in records if record["type"] == "candidate_ended"), None)
+        if ended is not None:
+            self.client.set_terminated(run_id, RUN_STATES[ended["state"]], ended["time_ms"])
+
+    def _child(self, candidate: str, begun: Record | None) -> str:
+        if candidate not in self.children:
+            assert self.parent is not None and begun is not None, f"{candidate} was never started"
+            self.children[candidate] = (self._after_restart and self._lost_child(candidate)) or self._new_child(
+                candidate, begun
+            )
+            append_jsonl(self.run / "tracking_runs.jsonl", {"id": candidate, "run_id": self.children[candidate]})
+        return self.children[candidate]
+
+    def _lost_child(self, candidate: str) -> str | None:
+        """The run that was made just before an earlier sender was killed."""
+        wanted = f"tags.`{CANDIDATE}` = '{candidate}' and tags.`mlflow.parentRunId` = '{self.parent}'"
+        found = self.client.search_runs([self._experiment()], wanted, max_results=1)
+        return found[0].info.run_id if found else None
+
+    def _new_child(self, candidate: str, begun: Record) -> str:
+        tags = {"mlflow.parentRunId": self.parent, CANDIDATE: candidate, "kdnas.state": "running"}
+        made = self.client.create_run(
+            self._experiment(), start_time=begun["time_ms"], run_name=candidate, tags=_run_tags(tags)
+        )
+        with _folder({"architecture.json": begun["architecture"], "recipe.json": begun["recipe"]}) as folder:
+            self.client.log_artifacts(made.info.run_id, folder)
+        return made.info.run_id
+
+    def _experiment(self) -> str:
+        return read_tracking(self.run)["experiment"]
+
+    def _send_progress(self, records: Sequence[Record]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, value, record["time_ms"], record["candidates"])
+            for record in records
+            if record["type"] == "candidate_ended"
+            for name, value in record["progress"].items()
+            if value is not None
+        ]
+        for begin in range(0, len(metrics), 900):
+            self.client.log_batch(self.parent, metrics[begin : begin + 900])
+
+    def _log_model(self, record: Record) -> None:
+        import mlflow
+        import numpy as np
+        import torch
+        from mlflow.models import infer_signature
+
+        from trainables.loop import Normalise
+        from trainables.model_files import load_student
+
+        student, meta = load_student(self.run / record["folder"])
+        model = torch.nn.Sequential(Normalise(tuple(meta["mean"]), tuple(meta["std"])), student).eval()
+        images = np.zeros((2, *meta["shape"]), dtype=np.uint8)
+        with torch.no_grad():
+            signature = infer_signature(images, model(torch.from_numpy(images)).numpy())
+        with mlflow.start_run(run_id=self.parent):
+            mlflow.pytorch.log_model(
+                model,
+                name="student",
+                signature=signature,
+                input_example=images,
+                serialization_format="pt2",  # the other choice is a pickle
+                registered_model_name=self.settings.register_as,
+                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+                metadata={"classes": meta["classes"], "candidate": record["candidate"]},
+            )
+
+    def _end_search(self, record: Record) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        metrics = [Metric(name, float(value), record["time_ms"], 0) for name, value in record["metrics"].items()]
+        self.client.log_batch(self.parent, metrics, tags=[RunTag(*tag) for tag in record["tags"].items()])
+        for name in record["artifacts"]:
+            if (self.run / name).exists():
+                self.client.log_artifact(self.parent, str(self.run / name))
+        self.client.set_terminated(self.parent, record["status"], record["time_ms"])
+
+
+def main(run: Path) -> None:
+    """Send records as they are written, until the search closes the pipe; then what is left, trying once."""
+    os.nice(19)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with (run / ".tracking.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a killed search's sender may still be finishing
+        sender: Sender | None = None
+        wait = POLL_S
+        while True:
+            searching = not _closed(sys.stdin.fileno(), wait)
+            try:
+                sender = sender or Sender(run, TrackingSettings(**read_config(run)["tracking"]))
+                sender.send_waiting()
+                wait = POLL_S
+            except Exception as error:  # whatever it was: the records are kept, so try again
+                print(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+            if not searching:
+                return
+
+
+def _closed(descriptor: int, timeout_s: float) -> bool:
+    ready, _, _ = select.select([descriptor], [], [], timeout_s)
+    return bool(ready) and os.read(descriptor, 1) == b""
+
+
+def _retrained(record: Record) -> list[Any]:
+    from mlflow.entities import Metric
+
+    end = "" if record["with_kd"] else "_without_kd"
+    return [
+        Metric(f"retrained.{name}{end}", record[name], record["time_ms"], record["repeat"])
+        for name in ("val_accuracy", "test_accuracy")
+    ]
+
+
+def _run_tags(tags: Mapping[str, str | None]) -> dict[str, str]:
+    return {"mlflow.source.name": "kdnas", "mlflow.source.type": "LOCAL", **{k: str(v) for k, v in tags.items()}}
+
+
+def _text(value: Any) -> str:
+    return str(value)[:6000]
+
+
+@contextlib.contextmanager
+def _folder(files: Mapping[str, Any]) -> Iterator[str]:
+    folder = tempfile.mkdtemp()
+    try:
+        for name, content in files.items():
+            Path(folder, name).write_text(json.dumps(content, indent=2) + "\n")
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
