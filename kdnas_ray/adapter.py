@@ -239,7 +239,10 @@ def candidate_seed(seed: int, number: int) -> int:
 
 
 def check_constraints(
-    sample: Callable[[], Any], costs: Callable[[Any], dict[str, int]], bounds: Mapping[str, float], tries: int = 200
+    sample: Callable[[], Any],
+    costs: Callable[[Any], dict[str, int]],
+    bounds: Mapping[str, float],
+    tries: int = 200,
 ) -> None:
     """Raises unless some architecture drawn by `sample` keeps all bounds; says how close the best came."""
     closest: tuple[float, str] | None = None

@@ -12,7 +12,7 @@ from rich.console import Console
 from search_spaces.errors import KdnasError
 
 app = typer.Typer(
-    help="Find the smallest network that keeps your teacher's accuracy: architecture and distillation searched together.",
+    help="Find the smallest network that keeps your teacher's accuracy: architecture and recipe searched together.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -22,10 +22,21 @@ app.add_typer(teacher_app, name="teacher")
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `kdnas search` made it.")]
 Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="YAML file and dotted overrides.")
+    list[str] | None,
+    typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="YAML file and dotted overrides."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-KINDS = ("spaces", "tasks", "teachers", "recipes", "losses", "samplers", "schedulers", "evaluators", "objectives")
+KINDS = (
+    "spaces",
+    "tasks",
+    "teachers",
+    "recipes",
+    "losses",
+    "samplers",
+    "schedulers",
+    "evaluators",
+    "objectives",
+)
 
 
 def main() -> NoReturn:
@@ -228,7 +239,10 @@ def _config(settings: list[str] | None) -> Any:
     overrides = [word for word in words if "=" in word]
     if len(files) > 1:
         raise KdnasError(
-            "more than one configuration", field="CONFIG", value=" ".join(files), remedy="an override is key=value"
+            "more than one configuration",
+            field="CONFIG",
+            value=" ".join(files),
+            remedy="an override is key=value",
         )
     return read_file(Path(files[0]), overrides) if files else read({}, overrides)
 

@@ -141,11 +141,15 @@ class SearchConfig(_Section):
     """A whole search. Every key has a default that works on a laptop."""
 
     task: Annotated[Any, _Choice(TASKS, "task", "digits")] = Field(default="digits", validate_default=True)
-    teachers: list[Annotated[Any, _Choice(TEACHERS, "teachers", "trained")]] = Field(default=["trained"], validate_default=True)
+    teachers: list[Annotated[Any, _Choice(TEACHERS, "teachers", "trained")]] = Field(
+        default=["trained"], validate_default=True
+    )
     bank: BankSettings = BankSettings()
     space: Annotated[Any, _Choice(SPACES, "space", "resnet")] = Field(default="resnet", validate_default=True)
     recipes: Annotated[Any, _Choice(RECIPES, "recipes", "simple")] = Field(default="simple", validate_default=True)
-    evaluator: Annotated[Any, _Choice(EVALUATORS, "evaluator", "scratch")] = Field(default="scratch", validate_default=True)
+    evaluator: Annotated[Any, _Choice(EVALUATORS, "evaluator", "scratch")] = Field(
+        default="scratch", validate_default=True
+    )
     sampler: Annotated[Any, _Choice(SAMPLERS, "sampler", "tpe")] = Field(default="tpe", validate_default=True)
     scheduler: Annotated[Any, _Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
     objectives: list[str] = ["val_accuracy"]
@@ -173,7 +177,9 @@ class SearchConfig(_Section):
     def _known_numbers(self) -> "SearchConfig":
         if len(self.teachers) != 1:
             raise KdnasError(
-                "a search has exactly one teacher", field="teachers", value=f"{len(self.teachers)} given",
+                "a search has exactly one teacher",
+                field="teachers",
+                value=f"{len(self.teachers)} given",
                 remedy="list one teacher",
             )
         for name in self.objectives:
@@ -202,7 +208,7 @@ def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -
     Raises:
         KdnasError: names the key, the value and what would be valid.
     """
-    merged: dict[str, Any] = {key: value for key, value in (data or {}).items()}
+    merged: dict[str, Any] = dict(data or {})
     for override in overrides:
         _override(merged, override)
     return _validated(SearchConfig, merged, "")
@@ -218,7 +224,10 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except (OSError, UnicodeDecodeError) as error:
         raise KdnasError(
-            f"cannot be read ({error})", field="CONFIG", value=str(path), remedy="`kdnas init` writes a configuration"
+            f"cannot be read ({error})",
+            field="CONFIG",
+            value=str(path),
+            remedy="`kdnas init` writes a configuration",
         ) from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
@@ -287,7 +296,7 @@ def _misspelt(problem: str, field: str, value: Any, known: Sequence[str], key: s
 def _strict(target: Any) -> Any:
     """The target, its dataclasses refusing unknown keys."""
     if dataclasses.is_dataclass(target) and "__pydantic_config__" not in vars(target):
-        target.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+        setattr(target, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (not a field of the type)
         for field in dataclasses.fields(target):
             _strict(field.type)
     return target

@@ -43,9 +43,7 @@ class Job:
         return self.candidate.id, self.seed, self.with_kd
 
 
-def retrain(
-    run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callable[[str], None], stop: Stop
-) -> None:
+def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callable[[str], None], stop: Stop) -> None:
     """Retrain the best `top` candidates; jobs done in an earlier session are not repeated.
 
     Each result is one line of retrained.jsonl; the best student lies in `best/` afterwards.
@@ -66,8 +64,8 @@ def retrain(
     if jobs:
         say(f"Retraining the best {len(chosen)} in full, {epochs} epochs, with and without KD: {len(jobs)} trainings")
         _run_jobs(run, made, shared, jobs, epochs, say, stop)
-    if not stop.reason == "interrupt":
-        keep_best(run, config.objectives)
+        if stop.reason != "interrupt":
+            keep_best(run, config.objectives)
 
 
 def retrain_epochs(config: SearchConfig) -> int:
@@ -154,9 +152,7 @@ def _run_jobs(
         "std": list(made.data.std),
         "task": made.config.resolved()["task"]["name"],
     }
-    waiting = {
-        remote.remote(shared, test, job, epochs, str((run / "finalists").resolve()), meta): job for job in jobs
-    }
+    waiting = {remote.remote(shared, test, job, epochs, str((run / "finalists").resolve()), meta): job for job in jobs}
     done = 0
     while waiting and stop.reason != "interrupt":
         ready, _ = ray.wait(list(waiting), timeout=0.5)

@@ -5,6 +5,7 @@
 """
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,12 @@ class Journal:
         tracking.append(self.run, {"type": "rung", "id": candidate.id, "epoch": epoch, "curve": new})
 
     def ended(
-        self, candidate: Candidate, state: str, curve: Sequence[Point], train_s: float, reason: str | None = None
+        self,
+        candidate: Candidate,
+        state: str,
+        curve: Sequence[Point],
+        train_s: float,
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """A candidate ended; returns its line in candidates.jsonl."""
         accuracy = curve[-1]["val_accuracy"] if curve else None
@@ -112,6 +118,7 @@ class Journal:
         self._count(row)
         tracking.append(self.run, self._end_record(row))
         self.save_time()
+        shutil.rmtree(self.run / "trials" / candidate.id, ignore_errors=True)  # its checkpoint
         return row
 
     def rejected(self, candidate: Candidate, costs: Mapping[str, int], reason: str) -> None:
@@ -142,7 +149,10 @@ class Journal:
     def _end_record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         kept = ("id", "state", "epochs", "val_accuracy", "reason")
         progress = self.progress
-        so_far = {"best_val_accuracy": progress.best[0] if progress.best else None, "rejected": progress.ended["rejected"]}
+        so_far = {
+            "best_val_accuracy": progress.best[0] if progress.best else None,
+            "rejected": progress.ended["rejected"],
+        }
         return {
             "type": "candidate_ended",
             **{key: row[key] for key in kept},
@@ -179,5 +189,3 @@ def flat(data: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in items:
         found |= flat(value, f"{prefix}.{key}" if prefix else key)
     return found
-
-

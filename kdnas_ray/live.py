@@ -47,9 +47,7 @@ class Narrator:
 
     def __enter__(self) -> "Narrator":
         if self.console.is_terminal:
-            self._live = Live(
-                get_renderable=self._panel, console=self.console, refresh_per_second=1, transient=False
-            )
+            self._live = Live(get_renderable=self._panel, console=self.console, refresh_per_second=1, transient=False)
             self._live.start()
         return self
 
@@ -79,7 +77,7 @@ def line(progress: Progress) -> str:
     ended = progress.ended
     parts = [
         f"{progress.trained}/{progress.budget or '?'} candidates",
-        f"{progress.running} running",
+        f"{min(progress.running, progress.workers)} running",
         f"{ended['complete']} complete, {ended['pruned']} stopped early, {ended['failed']} failed",
         _best(progress),
         _pace(progress),
@@ -92,8 +90,10 @@ def panel(progress: Progress) -> Panel:
     ended = progress.ended
     counts = Table.grid(padding=(0, 2))
     counts.add_row("candidates", f"{progress.trained} of {progress.budget or 'as many as fit'}")
-    counts.add_row("running", f"{progress.running} on {progress.workers} workers")
-    counts.add_row("ended", f"{ended['complete']} complete · {ended['pruned']} stopped early · {ended['failed']} failed")
+    counts.add_row("running", f"{min(progress.running, progress.workers)} on {progress.workers} workers")
+    counts.add_row(
+        "ended", f"{ended['complete']} complete · {ended['pruned']} stopped early · {ended['failed']} failed"
+    )
     if ended["rejected"]:
         counts.add_row("rejected", f"{ended['rejected']} broke a constraint (not trained)")
     counts.add_row("best so far", _best(progress) or "none complete yet")

@@ -109,7 +109,10 @@ class Sender:
                         raise
             experiment = found.experiment_id if found is not None else experiment
             made = self.client.create_run(
-                experiment, start_time=record["time_ms"], run_name=record["name"], tags=_run_tags(record["tags"])
+                experiment,
+                start_time=record["time_ms"],
+                run_name=record["name"],
+                tags=_run_tags(record["tags"]),
             )
             self.parent = made.info.run_id
             write_progress(self.run, parent=self.parent, experiment=experiment)
@@ -162,7 +165,7 @@ class Sender:
 
     def _child(self, candidate: str, begun: Record | None) -> str:
         if candidate not in self.children:
-            assert self.parent is not None and begun is not None, f"{candidate} was never started"
+            assert begun is not None, f"{candidate} was never started"
             self.children[candidate] = (self._after_restart and self._lost_child(candidate)) or self._new_child(
                 candidate, begun
             )
@@ -222,7 +225,10 @@ class Sender:
                 input_example=images,
                 serialization_format="pt2",  # the other choice is a pickle
                 registered_model_name=self.settings.register_as,
-                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+                pip_requirements=[
+                    f"torch=={torch.__version__.partition('+')[0]}",
+                    f"numpy=={np.__version__}",
+                ],
                 metadata={"classes": meta["classes"], "candidate": record["candidate"]},
             )
 
@@ -252,7 +258,11 @@ def main(run: Path) -> None:
                 sender.send_waiting()
                 wait = POLL_S
             except Exception as error:  # whatever it was: the records are kept, so try again
-                print(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                print(
+                    f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 wait = min(2 * wait, LONGEST_WAIT_S)
             if not searching:
                 return
@@ -274,7 +284,11 @@ def _retrained(record: Record) -> list[Any]:
 
 
 def _run_tags(tags: Mapping[str, str | None]) -> dict[str, str]:
-    return {"mlflow.source.name": "kdnas", "mlflow.source.type": "LOCAL", **{k: str(v) for k, v in tags.items()}}
+    return {
+        "mlflow.source.name": "kdnas",
+        "mlflow.source.type": "LOCAL",
+        **{k: str(v) for k, v in tags.items()},
+    }
 
 
 def _text(value: Any) -> str:

@@ -35,8 +35,10 @@ CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective
 
 
 class _Limits(Protocol):
-    max: float | None
-    of_teacher: float | None
+    @property
+    def max(self) -> float | None: ...
+    @property
+    def of_teacher(self) -> float | None: ...
 
 
 def limits(constraints: Mapping[str, _Limits], teacher: Mapping[str, float]) -> dict[str, float]:

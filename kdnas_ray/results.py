@@ -99,7 +99,16 @@ def end_record(run: Path, status: str) -> dict[str, Any]:
     best = summary.get("best") or {}
     metrics = {
         name: summary.get(name)
-        for name in ("trials", "completed", "pruned", "failed", "rejected", "wall_s", "utilisation", "kendall_tau")
+        for name in (
+            "trials",
+            "completed",
+            "pruned",
+            "failed",
+            "rejected",
+            "wall_s",
+            "utilisation",
+            "kendall_tau",
+        )
     }
     for name in ("val_accuracy", "test_accuracy", "test_accuracy_without_kd", "params", "flops"):
         metrics[f"best_{name}"] = best.get(name)
@@ -118,17 +127,17 @@ def ranking_table(result: SearchResult, top: int = 10) -> Table:
     """The best candidates as a table for the terminal."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     retrained = {row["id"]: row for row in result.finalists}
-    columns = ["", "candidate", "validation", "parameters", "MFLOPs"]
+    columns = ["", "candidate", "epochs", "validation", "parameters", "MFLOPs"]
     if retrained:
-        columns += ["retrained: validation", "test", "test without KD"]
+        columns += ["retrained", "test", "test without KD"]
     for title in columns:
-        table.add_column(title, justify="left" if title == "candidate" else "right")
+        table.add_column(title, justify="left" if title == "candidate" else "right", no_wrap=True)
     for place, row in enumerate(result.ranking[:top], start=1):
         again = retrained.get(row["id"], {})
-        stopped = "" if row["state"] == "complete" else f" (stopped at {row['epochs']})"
         cells = [
             str(place),
-            row["id"] + stopped,
+            row["id"],
+            str(row["epochs"]),
             _percent(row["val_accuracy"]),
             f"{row['params']:,}",
             f"{row['flops'] / 1e6:.2f}",
@@ -170,8 +179,10 @@ def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> dict[str,
     kept = {name: row[name] for name in ("id", "architecture", "recipe", "val_accuracy", "params", "flops")}
     measured = best[0] if best else {}
     names = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
-    return kept | {name: measured.get(name) for name in names} | (
-        {"retrained_val_accuracy": measured["val_accuracy"]} if measured else {}
+    return (
+        kept
+        | {name: measured.get(name) for name in names}
+        | ({"retrained_val_accuracy": measured["val_accuracy"]} if measured else {})
     )
 
 

@@ -94,7 +94,10 @@ def lock(run: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise KdnasError(
-                "another process works on this run", field="RUN", value=str(run), remedy="wait for it, or stop it"
+                "another process works on this run",
+                field="RUN",
+                value=str(run),
+                remedy="wait for it, or stop it",
             ) from error
         yield
 

@@ -36,7 +36,10 @@ class ASHA:
             )
         if self.reduction_factor <= 1:
             raise KdnasError(
-                "must be above 1", field="scheduler.reduction_factor", value=self.reduction_factor, remedy="3 is usual"
+                "must be above 1",
+                field="scheduler.reduction_factor",
+                value=self.reduction_factor,
+                remedy="3 is usual",
             )
 
     def rungs(self) -> tuple[int, ...]:
@@ -105,9 +108,9 @@ def replay(scheduler: TrialScheduler, rungs: Iterable[int], curves: Mapping[str,
         reached = [rung for rung in rungs if rung in curve]
         if not reached:
             continue
-        scheduler.on_trial_add(None, past)  # type: ignore[arg-type]
+        scheduler.on_trial_add(None, past)
         for rung in reached:
-            scheduler.on_trial_result(None, past, {"epoch": rung, "val_accuracy": curve[rung]})  # type: ignore[arg-type]
+            scheduler.on_trial_result(None, past, {"epoch": rung, "val_accuracy": curve[rung]})
 
 
 def _check_epochs(epochs: int) -> None:

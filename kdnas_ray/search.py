@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import shutil
 import signal
 import sqlite3
@@ -16,8 +17,10 @@ from typing import Any
 
 import optuna
 import ray
+import torch
 import yaml
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from ray import tune
 from sqlalchemy import event
 
@@ -33,9 +36,9 @@ from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
 from kdnas_ray.runs import lock, read_config, read_state, require_run, write_state
 from kdnas_ray.schedulers import replay
-from search_spaces import KdnasError, RunError
-from trainables.bank import Bank
+from search_spaces import KdnasError, RunError, sample
 from trainables.distill import Distill, Shared
+from trainables.layout import channels_last_pays
 from trainables.teachers import Teacher, save_teacher
 
 STUDY = "kdnas"
@@ -163,6 +166,8 @@ def _phases(run: Path, made: Plan, narrator: Narrator, stop: Stop, searching: bo
             rungs=config.scheduler.rungs(),
             checkpoints=str((run / "trials").resolve()),
             threads=max(1, int(config.resources.cpu)),
+            device="cuda" if config.resources.gpu else "cpu",
+            channels_last=_channels_last(run, made),
         )
         reference = ray.put(shared)
         if searching:
@@ -276,7 +281,9 @@ def _study(path: Path, config: SearchConfig, known: int) -> optuna.Study:
     event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
     # A sampler seeded alike after every resume would propose its first random candidates again.
     sampler = config.sampler.make(config.seed + known, lambda trial: trial.user_attrs.get("excess") or [0.0])
-    directions = ["maximize" if OBJECTIVES[name].maximise else "minimize" for name in config.objectives]
+    directions = [
+        StudyDirection.MAXIMIZE if OBJECTIVES[name].maximise else StudyDirection.MINIMIZE for name in config.objectives
+    ]
     study = optuna.create_study(
         study_name=STUDY, storage=storage, sampler=sampler, directions=directions, load_if_exists=True
     )
@@ -297,6 +304,25 @@ def _workers(config: SearchConfig) -> int:
             remedy=f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
         )
     return min(slots, config.resources.workers or slots)
+
+
+def _channels_last(run: Path, made: Plan) -> bool:
+    """The faster memory layout, measured once a run: a resumed search keeps what it began with."""
+    state = read_state(run)
+    if "channels_last" not in state:
+        config, data = made.config, made.data
+        architecture = sample(config.space, random.Random(config.seed))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, int(config.resources.cpu)))
+        state["channels_last"] = not config.resources.gpu and channels_last_pays(
+            lambda: config.space.build(architecture, data.shape, len(data.classes)),
+            data.shape,
+            len(data.classes),
+            config.recipes.batch_size,
+        )
+        torch.set_num_threads(threads)
+        write_state(run, state)
+    return state["channels_last"]
 
 
 def _keep_teacher(run: Path, teacher: Teacher, made: Plan) -> None:
@@ -331,9 +357,7 @@ def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> 
         return
     left = tracking.drain(run, sender, DRAIN_S)
     if left:
-        narrator.say(
-            f"MLflow has not taken {left} records yet; they are kept in {run}. `kdnas sync {run}` sends them."
-        )
+        narrator.say(f"MLflow has not taken {left} records yet; they are kept in {run}. `kdnas sync {run}` sends them.")
 
 
 @contextlib.contextmanager

@@ -134,7 +134,18 @@ def ui(settings: TrackingSettings, *, host: str, port: int) -> int:
         except OSError as error:
             raise KdnasError(f"cannot be listened on ({error.strerror})", field="--port", value=f"{host}:{port}",
                              remedy="choose another with --port") from error  # fmt: skip
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(command)
     try:
         return process.wait()

@@ -236,7 +236,8 @@ def tap_shapes(model: nn.Module, shape: Shape, names: Sequence[str]) -> dict[str
     training = model.training
     model.eval()
     with torch.no_grad():
-        _, taps = model.forward_taps(torch.zeros(1, *shape), names)  # type: ignore[operator]
+        device = next(model.parameters(), torch.empty(0)).device
+        _, taps = model.forward_taps(torch.zeros(1, *shape, device=device), names)  # type: ignore[operator]
     model.train(training)
     return {name: tuple(value.shape[1:]) for name, value in taps.items()}
 

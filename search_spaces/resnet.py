@@ -120,17 +120,13 @@ class _Residual(nn.Module):
         self.body = body
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or width != out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(width, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(width, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.relu(self.body(x) + self.shortcut(x))
 
 
-def _conv_norm(
-    width: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
-) -> nn.Sequential:
+def _conv_norm(width: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out),
@@ -146,7 +142,9 @@ def _bottleneck(width: int, out: int, kernel: int, stride: int) -> nn.Module:
     # He 2016 squeezes to a quarter; at student widths (8 to 32) a quarter leaves 2 channels, so a half.
     inner = max(out // 2, 1)
     return nn.Sequential(
-        _conv_norm(width, inner, 1), _conv_norm(inner, inner, kernel, stride), _conv_norm(inner, out, 1, relu=False)
+        _conv_norm(width, inner, 1),
+        _conv_norm(inner, inner, kernel, stride),
+        _conv_norm(inner, out, 1, relu=False),
     )
 
 

@@ -63,8 +63,7 @@ class Transforms:
     def rows(self, indices: np.ndarray) -> "Transforms":
         """Parameters of the samples at `indices` `[batch]`."""
         shift, crop, mirror, corner = (
-            None if part is None else part[indices]
-            for part in (self.shift, self.crop, self.mirror, self.corner)
+            None if part is None else part[indices] for part in (self.shift, self.crop, self.mirror, self.corner)
         )
         return Transforms(shift, crop, mirror, corner, self.side)
 
@@ -129,9 +128,7 @@ def apply(images: Tensor, transforms: Transforms) -> Tensor:
     if inside is not None:
         images = images * torch.from_numpy(inside)[:, None]
     if transforms.corner is not None:
-        images = (
-            images * torch.from_numpy(~_square(transforms.corner, transforms.side, height, width))[:, None]
-        )
+        images = images * torch.from_numpy(~_square(transforms.corner, transforms.side, height, width))[:, None]
     return images
 
 

@@ -44,6 +44,13 @@ class Batch:
     logits: Tensor
     taps: dict[str, Tensor]
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on this device."""
+        if device == self.images.device:
+            return self
+        taps = {name: value.to(device) for name, value in self.taps.items()}
+        return Batch(self.images.to(device), self.labels.to(device), self.logits.to(device), taps)
+
 
 @dataclass(frozen=True)
 class Bank:
@@ -84,9 +91,7 @@ class Bank:
         _, _, height, width = self.images.shape
         return draw(self.augmentation, len(self), height, width, self.seed, view)
 
-    def batch(
-        self, indices: np.ndarray, view: int, transforms: Transforms, taps: Sequence[str] = ()
-    ) -> Batch:
+    def batch(self, indices: np.ndarray, view: int, transforms: Transforms, taps: Sequence[str] = ()) -> Batch:
         """The samples at `indices` `[batch]` as `view` shows them; copies only these rows.
 
         Args:
@@ -136,8 +141,10 @@ def build(
     logits: list[np.ndarray] = []
     for view in range(views):
         transforms = bank.transforms(view)
-        answers = [_answers(bank, model, normalise, view, transforms, taps if first else ())
-                   for first, model in _first(teachers)]
+        answers = [
+            _answers(bank, model, normalise, view, transforms, taps if first else ())
+            for first, model in _first(teachers)
+        ]
         logits.append(np.stack([answer for answer, _ in answers]))
         seen.append(answers[0][1])
     stacked = {name: np.stack([features[name] for features in seen]) for name in taps}

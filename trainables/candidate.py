@@ -39,9 +39,7 @@ class Candidate:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Candidate":
         """Candidate from `to_json` (further keys are ignored)."""
-        return cls(
-            data["id"], Architecture.of(data["architecture"]), Recipe.from_json(data["recipe"]), data["seed"]
-        )
+        return cls(data["id"], Architecture.of(data["architecture"]), Recipe.from_json(data["recipe"]), data["seed"])
 
 
 def build_model(space: Space, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:

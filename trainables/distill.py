@@ -36,6 +36,8 @@ class Shared:
         rungs: epochs at which a trial reports, ascending; the last is the full training.
         checkpoints: folder that holds a folder for each unfinished candidate.
         threads: CPU threads a trial may use.
+        device: where students train, `cpu` or `cuda`.
+        channels_last: memory layout of the students' weights and activations.
     """
 
     bank: Bank
@@ -48,14 +50,16 @@ class Shared:
     rungs: tuple[int, ...]
     checkpoints: str
     threads: int = 1
+    device: str = "cpu"
+    channels_last: bool = False
 
 
 def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Training:
     """The candidate's training at epoch 0."""
     channels, height, width = shared.bank.images.shape[1:]
-    model = build_model(
-        shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed
-    )
+    model = build_model(shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed)
+    layout = torch.channels_last if shared.channels_last else torch.contiguous_format
+    model = model.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
     return start(model, candidate.recipe, shared.bank, seed=candidate.seed, total_epochs=total_epochs)
 
 
@@ -63,8 +67,8 @@ class Distill(tune.Trainable):
     """Trains a candidate from rung to rung; its checkpoint lies in the run folder, so any worker can go on.
 
     The configuration of a trial is `{"candidate": Candidate.to_json(), "reported": epochs}`, where `reported`
-    (default 0) is how far an earlier session's reports came: the first step goes to the rung after it. A step returns `epoch`,
-    `val_accuracy`, the whole `curve` and `train_s`; a candidate that cannot be trained returns `failure`
+    (default 0) is how far an earlier session's reports came: the first step goes to the rung after it. A step
+    returns `epoch`, `val_accuracy`, the whole `curve` and `train_s`; a candidate that cannot be trained returns `failure`
     (the reason) and ends, without costing the actor.
     """
 
@@ -91,7 +95,12 @@ class Distill(tune.Trainable):
             if self.training is None:
                 self.training = self._open()
             curve = train(
-                self.training, self.shared.bank, self.shared.validation, self.shared.task, self.normalise, until
+                self.training,
+                self.shared.bank,
+                self.shared.validation,
+                self.shared.task,
+                self.normalise,
+                until,
             )
         except DivergedError as error:
             return {"failure": str(error), "done": True}
@@ -124,7 +133,7 @@ class Distill(tune.Trainable):
         path = (folder or self.folder) / CHECKPOINT
         if path.exists():
             try:
-                training.restore(torch.load(path, weights_only=True))
+                training.restore(torch.load(path, map_location=self.shared.device, weights_only=True))
             except Exception:  # cut short by a crash in the write: start this candidate again
                 path.unlink()
                 return open_training(self.shared, self.candidate, self.shared.rungs[-1])

@@ -83,11 +83,14 @@ class Normalise(nn.Module):
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         scale = 1.0 / (255.0 * torch.tensor(std))
+        self.scale: Tensor
+        self.shift: Tensor
         self.register_buffer("scale", scale.view(1, -1, 1, 1))
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `[batch, C, H, W]` float32."""
+        self.to(images.device)
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
@@ -97,12 +100,13 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
     Raises:
         KdnasError: the recipe asks for a teacher or a tap that the bank does not hold.
     """
+    device = _device(model)
     projectors = nn.ModuleDict()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for index, term in enumerate(recipe.terms):
             if LOSSES[term.loss].feature:
-                projectors[str(index)] = _projector(model, bank, term.tap)
+                projectors[str(index)] = _projector(model, bank, term.tap).to(device)
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
     parameters = [*model.parameters(), *projectors.parameters()]
@@ -159,7 +163,7 @@ def evaluate(model: nn.Module, split: Split, task: Task, normalise: Normalise) -
     with torch.inference_mode():
         for begin in range(0, len(split), EVALUATION_BATCH):
             images = torch.from_numpy(np.array(split.images[begin : begin + EVALUATION_BATCH]))
-            logits.append(model(normalise(images)))
+            logits.append(model(normalise(images.to(_device(model)))).cpu())
         answers, labels = torch.cat(logits), torch.from_numpy(np.array(split.labels))
         return float(task.loss(answers, labels)), task.metric(answers, labels)
 
@@ -174,12 +178,13 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     total_steps = training.total_epochs * len(batches)
     taps = tuple({term.tap for term in recipe.terms if term.tap is not None})
     training.model.train()
-    total = torch.zeros(())
+    device = _device(training.model)
+    total = torch.zeros((), device=device)
     for index, indices in enumerate(batches):
         progress = (epoch * len(batches) + index) / max(total_steps - 1, 1)
         for group in training.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _rate(progress)
-        batch = bank.batch(indices, view, transforms, taps)
+        batch = bank.batch(indices, view, transforms, taps).to(device)
         loss = _loss(training, batch, task, normalise, recipe.temperature.at(progress), taps)
         training.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -189,7 +194,12 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
 
 
 def _loss(
-    training: Training, batch: Batch, task: Task, normalise: Normalise, temperature: float, taps: tuple[str, ...]
+    training: Training,
+    batch: Batch,
+    task: Task,
+    normalise: Normalise,
+    temperature: float,
+    taps: tuple[str, ...],
 ) -> Tensor:
     recipe, model = training.recipe, training.model
     images = normalise(batch.images)
@@ -198,7 +208,7 @@ def _loss(
     if not recipe.terms:
         return hard
     teacher_logits = batch.logits.mean(dim=0)
-    soft = torch.zeros(())
+    soft = torch.zeros((), device=logits.device)
     for index, term in enumerate(recipe.terms):
         student_feature, teacher_feature = logits, teacher_logits
         if term.tap is not None:
@@ -206,6 +216,10 @@ def _loss(
         student, teacher = Answer(logits, student_feature), Answer(teacher_logits, teacher_feature)
         soft = soft + term.weight * LOSSES[term.loss].function(student, teacher, batch.labels, temperature)
     return recipe.alpha * soft + (1 - recipe.alpha) * hard
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _rate(progress: float) -> float:

@@ -25,7 +25,8 @@ def save_student(folder: Path, model: nn.Module, meta: dict[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()}, folder / "weights.safetensors"
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        folder / "weights.safetensors",
     )
     (folder / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
 

@@ -135,7 +135,10 @@ class SimpleRecipes:
             if name != "alpha":
                 _require(low > 0, f"recipes.{name}", [low, high], "values start above 0")
         _require(
-            0 <= self.alpha[0] and self.alpha[1] <= 1, "recipes.alpha", list(self.alpha), "stay between 0 and 1"
+            self.alpha[0] >= 0 and self.alpha[1] <= 1,
+            "recipes.alpha",
+            list(self.alpha),
+            "stay between 0 and 1",
         )
         for schedule in self.schedules:
             _require(schedule in SCHEDULES, "recipes.schedules", schedule, f"known: {', '.join(SCHEDULES)}")
@@ -144,7 +147,10 @@ class SimpleRecipes:
         _require(self.final_temperature > 0, "recipes.final_temperature", self.final_temperature, "above 0")
         _require(self.batch_size >= 2, "recipes.batch_size", self.batch_size, "batch norm needs at least 2 samples")
         _require(
-            not any(self.hints) or bool(self.taps), "recipes.taps", [], "a hint needs a tap: list one, or hints: [false]"
+            not any(self.hints) or bool(self.taps),
+            "recipes.taps",
+            [],
+            "a hint needs a tap: list one, or hints: [false]",
         )
 
     def suggest(self, trial: Suggests) -> Recipe:

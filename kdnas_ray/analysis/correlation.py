@@ -43,12 +43,16 @@ def rung_taus(
     }
     found = []
     for rung in rungs:
-        at = {name: row["curve"][rung - 1]["val_accuracy"] for name, row in complete.items() if len(row["curve"]) >= rung}
+        at = {
+            name: row["curve"][rung - 1]["val_accuracy"] for name, row in complete.items() if len(row["curve"]) >= rung
+        }
         known = [name for name in at if name in full]
         found.append(
             {
                 "epochs": rung,
-                "tau_search": None if rung == rungs[-1] else kendall_tau(list(at.values()), [final[name] for name in at]),
+                "tau_search": None
+                if rung == rungs[-1]
+                else kendall_tau(list(at.values()), [final[name] for name in at]),
                 "n_search": len(at),
                 "tau_retrained": kendall_tau([at[name] for name in known], [full[name] for name in known]),
                 "n_retrained": len(known),

@@ -54,4 +54,4 @@ class Projector(nn.Module):
 
 
 def _shrink(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return x if x.shape[2:] == torch.Size(size) else F.adaptive_avg_pool2d(x, list(size))
+    return x if x.shape[2:] == torch.Size(size) else F.adaptive_avg_pool2d(x, (size[0], size[1]))

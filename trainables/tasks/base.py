@@ -117,9 +117,7 @@ def split(
     counts = _class_counts(labels, classes, needed, validation)
     rank = _rank_in_class(labels, counts, seed)
     # Rounding must neither leave a rare class out of a split nor use it up.
-    held_out = (
-        _quotas(counts, round(share * len(labels))).clip(1, counts - 2) if share else np.zeros_like(counts)
-    )
+    held_out = _quotas(counts, round(share * len(labels))).clip(1, counts - 2) if share else np.zeros_like(counts)
     compared = _quotas(counts, round(validation * len(labels))).clip(1, counts - held_out - 1)
     in_test = rank < held_out[labels]
     in_validation = ~in_test & (rank < (held_out + compared)[labels])

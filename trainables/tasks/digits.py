@@ -35,6 +35,4 @@ class DigitsTask(Classification):
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
         labels = digits.target.astype(np.int64)
         names = [str(name) for name in digits.target_names]
-        return assemble(
-            *split(images, labels, names, validation=self.validation, test=self.test, seed=seed), names
-        )
+        return assemble(*split(images, labels, names, validation=self.validation, test=self.test, seed=seed), names)

@@ -65,9 +65,7 @@ class ImagesTask(Classification):
         for name in ("size", "subset"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise KdnasError(
-                    "must be positive", field=f"task.{name}", value=value, remedy="null leaves it out"
-                )
+                raise KdnasError("must be positive", field=f"task.{name}", value=value, remedy="null leaves it out")
 
     def load(self, seed: int) -> Data:
         """The data, split by this seed.
@@ -90,9 +88,7 @@ class ImagesTask(Classification):
         images = _decode([*records, *_records(test_source, np.arange(len(test_labels)))], self.size)
         held_out = Split(images[len(labels) :].copy(), test_labels)
         images = images[: len(labels)]
-        return assemble(
-            *split(images, labels, classes, validation=self.validation, test=held_out, seed=seed), classes
-        )
+        return assemble(*split(images, labels, classes, validation=self.validation, test=held_out, seed=seed), classes)
 
     def _chosen(self, labels: np.ndarray, classes: Sequence[str], seed: int) -> np.ndarray:
         if len(classes) < 2:
@@ -273,9 +269,7 @@ def _labels(source: _Source) -> tuple[np.ndarray, list[str]]:
     return labels, list(declared)
 
 
-def _relabelled(
-    source: _Source, labels: np.ndarray, names: Sequence[str], classes: Sequence[str]
-) -> np.ndarray:
+def _relabelled(source: _Source, labels: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     """Labels of the test split in the order of the training classes."""
     unknown = sorted({names[label] for label in np.unique(labels)} - set(classes))
     if unknown:
@@ -341,9 +335,7 @@ def _pixels(record: _Record, size: int | None) -> np.ndarray:
         ) from error
     # A damaged file makes Pillow's decoders raise anything from struct.error to ZeroDivisionError.
     except Exception as error:
-        raise record.source.refuse(
-            f"{name} cannot be decoded ({_reason(error)})", "replace or remove it"
-        ) from error
+        raise record.source.refuse(f"{name} cannot be decoded ({_reason(error)})", "replace or remove it") from error
 
 
 def _eight_bits(image: Image.Image, size: int | None) -> Image.Image:

@@ -48,18 +48,14 @@ def test_split_keeps_the_shares_of_the_classes():
 
 def test_split_repeats_with_the_seed_and_differs_without():
     images, labels, classes = numbered([50, 50])
-    first, again, other = (
-        split(images, labels, classes, validation=0.2, test=0.2, seed=seed) for seed in (1, 1, 2)
-    )
+    first, again, other = (split(images, labels, classes, validation=0.2, test=0.2, seed=seed) for seed in (1, 1, 2))
     assert [numbers(part) for part in first] == [numbers(part) for part in again]
     assert numbers(first[2]) != numbers(other[2])
 
 
 def test_split_leaves_the_test_split_alone_when_the_validation_share_changes():
     images, labels, classes = numbered([50, 50])
-    few, many = (
-        split(images, labels, classes, validation=share, test=0.2, seed=1)[2] for share in (0.1, 0.4)
-    )
+    few, many = (split(images, labels, classes, validation=share, test=0.2, seed=1)[2] for share in (0.1, 0.4))
     assert numbers(few) == numbers(many)
 
 

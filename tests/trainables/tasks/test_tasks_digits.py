@@ -25,8 +25,7 @@ def test_digits_are_split_sixty_twenty_twenty_by_default():
 def test_digits_are_scikit_learns_scaled_to_255_with_their_own_labels():
     data = DigitsTask().load(0)
     known = {
-        (image * (255 / 16)).round().astype(np.uint8).tobytes(): label
-        for image, label in zip(*_raw(), strict=True)
+        (image * (255 / 16)).round().astype(np.uint8).tobytes(): label for image, label in zip(*_raw(), strict=True)
     }
     for part in (data.train, data.validation, data.test):
         assert [known[image.tobytes()] for image in part.images] == part.labels.tolist()

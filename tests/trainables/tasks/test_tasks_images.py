@@ -28,9 +28,7 @@ def grey(value: int, size: tuple[int, int] = (6, 6)) -> bytes:
     return stored(Image.new("L", size, value))
 
 
-def write(
-    path: Path, images: list, labels: list, features: datasets.Features | None = None, **names: str
-) -> str:
+def write(path: Path, images: list, labels: list, features: datasets.Features | None = None, **names: str) -> str:
     """A Parquet file as it would come from anywhere; with features, as Hugging Face writes it."""
     table = pa.table(
         {
@@ -106,9 +104,7 @@ def test_labels_of_any_plain_type_become_sorted_classes(tmp_path, labels, classe
 
 
 def test_class_names_come_from_the_features_when_the_file_has_them(tmp_path):
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["zebra", "ant"])}
-    )
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["zebra", "ant"])})
     data = ImagesTask(greys(tmp_path / "a.parquet", [0, 1] * 10, features=features)).load(0)
     assert data.classes == ("zebra", "ant")
     assert by_number(data)[0] == "zebra"
@@ -129,9 +125,7 @@ def test_a_folder_of_parquet_files_is_read_as_one(tmp_path):
 @pytest.mark.parametrize("count", [1000, 1001])
 def test_every_record_keeps_its_label_when_the_data_are_read_in_several_pieces(tmp_path, count):
     images = [grey(number % 251) for number in range(count)]
-    data = ImagesTask(write(tmp_path / "a.parquet", images, [number % 251 for number in range(count)])).load(
-        0
-    )
+    data = ImagesTask(write(tmp_path / "a.parquet", images, [number % 251 for number in range(count)])).load(0)
     assert sum(map(len, (data.train, data.validation, data.test))) == count
     for part in (data.train, data.validation, data.test):
         assert part.images[:, 0, 0, 0].tolist() == part.labels.tolist()
