@@ -1,10 +1,11 @@
 """What can be configured? The whole YAML as one strict model; unknown keys are errors."""
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import (
@@ -29,6 +30,8 @@ from trainables.recipe import RECIPES
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS
 
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
+
 
 class _Choice:
     """Annotation for `name` or `{name: …, option: …}`; the value is the entry's validated dataclass."""
@@ -51,7 +54,7 @@ class _Choice:
             )
         options = dict(value)
         name = options.pop("name", self._default)
-        if name not in self._registry:
+        if not isinstance(name, str) or name not in self._registry:
             raise _misspelt(f"unknown {self._registry.kind}", self._field, name, list(self._registry))
         return _validated(self._registry[name], options, self._field)
 
@@ -73,7 +76,7 @@ class _Choice:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class BankSettings(_Section):
@@ -86,12 +89,21 @@ class BankSettings(_Section):
 
 
 class Bound(_Section):
-    """A hard constraint, checked before any training."""
+    """A hard constraint, checked before any training; a bare number is its `max`."""
 
     max: float | None = Field(None, gt=0)
     """At most this number."""
     of_teacher: float | None = Field(None, gt=0)
     """At most this share of the teacher's number: 0.1 is a tenth."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_is_max(cls, data: Any) -> Any:
+        return {"max": data} if isinstance(data, (int, float)) and not isinstance(data, bool) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, source: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, handler(source)]}
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Bound":
@@ -162,17 +174,6 @@ class SearchConfig(_Section):
     tracking: TrackingSettings = TrackingSettings()
     seed: int = Field(default=0, ge=0, lt=2**31)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers_are_bounds(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("constraints"), Mapping):
-            bounds = {
-                name: {"max": bound} if isinstance(bound, (int, float)) else bound
-                for name, bound in data["constraints"].items()
-            }
-            return {**data, "constraints": bounds}
-        return data
-
     @model_validator(mode="after")
     def _known_numbers(self) -> "SearchConfig":
         if len(self.teachers) != 1:
@@ -208,7 +209,7 @@ def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -
     Raises:
         KdnasError: names the key, the value and what would be valid.
     """
-    merged: dict[str, Any] = dict(data or {})
+    merged: dict[str, Any] = copy.deepcopy(dict(data or {}))
     for override in overrides:
         _override(merged, override)
     return _validated(SearchConfig, merged, "")
@@ -244,21 +245,23 @@ def json_schema() -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], override: str) -> None:
-    path, _, text = override.partition("=")
+    path, equals, text = override.partition("=")
     keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise KdnasError("an override is key.path=value", field="override", value=override)
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise KdnasError("the value is not valid YAML", field=path, value=text) from error
-    if not all(keys):
-        raise KdnasError("an override is key.path=value", field="override", value=override)
     here: Any = data
     for key, following in zip(keys, [*keys[1:], None], strict=True):
         step: Any = int(key) if isinstance(here, list) and key.isdigit() else key
         if isinstance(here, list) and not isinstance(step, int):
             raise KdnasError("a list is addressed by numbers", field=path, value=key, remedy="for example teachers.0")
-        if isinstance(step, int):
-            here.extend({} for _ in range(step + 1 - len(here)))
+        if isinstance(step, int) and step > len(here):
+            raise KdnasError("the list is not that long", field=path, value=step, remedy="override the whole list")
+        if isinstance(step, int) and step == len(here):
+            here.append({})
         if following is None:
             here[step] = value
             return
@@ -275,14 +278,17 @@ def _validated(target: Any, value: Any, field: str) -> Any:
     try:
         return TypeAdapter(_strict(target)).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key comes first: it also leaves the right one missing.
+        first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
         path = ".".join(part for part in (field, *map(str, first["loc"])) if part)
-        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if first["type"] in UNKNOWN_KEY:
             owner = _owner(target, first["loc"][:-1])
             raise _misspelt("unknown key", path, first["input"], _keys(owner), str(first["loc"][-1])) from error
         if first["type"] in ("missing", "missing_argument"):
             raise KdnasError("is required", field=path, remedy="give it a value") from error
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] in ("model_type", "dataclass_type"):
+            message = f"give an object with keys of: {', '.join(_keys(_owner(target, first['loc'])))}"
         value = None if isinstance(first["input"], (dict, BaseModel)) else first["input"]
         raise KdnasError("invalid value", field=path, value=value, remedy=message) from error
 
@@ -296,7 +302,7 @@ def _misspelt(problem: str, field: str, value: Any, known: Sequence[str], key: s
 def _strict(target: Any) -> Any:
     """The target, its dataclasses refusing unknown keys."""
     if dataclasses.is_dataclass(target) and "__pydantic_config__" not in vars(target):
-        setattr(target, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (not a field of the type)
+        setattr(target, "__pydantic_config__", {"extra": "forbid", "allow_inf_nan": False})  # noqa: B010 (not a field of the type)
         for field in dataclasses.fields(target):
             _strict(field.type)
     return target
@@ -308,6 +314,8 @@ def _owner(target: Any, path: Sequence[Any]) -> Any:
         if part in fields:
             found = fields[part]
             target = found.annotation if _is_model(target) else found.type
+        elif get_args(target):  # the values of a dictionary or list
+            target = get_args(target)[-1]
     return target
 
 

@@ -41,8 +41,8 @@ class TPE:
     candidates: int = 24
 
     def __post_init__(self) -> None:
-        _positive("startup_trials", self.startup_trials)
-        _positive("candidates", self.candidates)
+        _at_least("startup_trials", self.startup_trials, 1)
+        _at_least("candidates", self.candidates, 1)
 
     def make(self, seed: int, constraints: Constraints) -> BaseSampler:
         """The Optuna sampler."""
@@ -72,7 +72,7 @@ class NSGA2:
     population: int = 16
 
     def __post_init__(self) -> None:
-        _positive("population", self.population - 1)
+        _at_least("population", self.population, 2)
 
     def make(self, seed: int, constraints: Constraints) -> BaseSampler:
         """The Optuna sampler."""
@@ -84,6 +84,6 @@ class NSGA2:
 SAMPLERS: Registry[type] = Registry("sampler", ("tpe", TPE), ("random", Random), ("nsga2", NSGA2))
 
 
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise KdnasError("too small", field=f"sampler.{name}", value=value, remedy="choose a larger number")
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise KdnasError("too small", field=f"sampler.{name}", value=value, remedy=f"choose at least {least}")

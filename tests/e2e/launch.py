@@ -1,0 +1,64 @@
+"""How do these tests start `kdnas`, and what small search do they run?"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SMALL: dict[str, Any] = {
+    "teachers": [{"name": "trained", "stem": 8, "widths": [16, 32], "depths": [1, 1], "epochs": 6, "views": 2}],
+    "bank": {"views": 2},
+    "space": {"name": "resnet", "stages": 2, "stem_widths": [4, 8], "widths": [4, 8], "depths": [1]},
+    "recipes": {"name": "simple", "taps": ["stage2"]},
+    "scheduler": {"name": "asha", "max_epochs": 4, "grace_epochs": 1, "reduction_factor": 2},
+    "constraints": {"params": {"of_teacher": 0.2}},
+    "budget": {"trials": 8},
+    "resources": {"workers": 2},
+    "retrain": {"top": 2, "epochs": 4, "seeds": 2},
+}
+
+
+def config_file(folder: Path, **changes: Any) -> Path:
+    """A YAML file with the small search and these changes."""
+    path = folder / "kdnas.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "bank": {"views": 2, "cache": str(folder / "cache")}, **changes}))
+    return path
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without a tracking server."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return {**kept, **changes}
+
+
+def kdnas(*arguments: str | Path, cwd: Path, timeout: float = 240, **env: str) -> subprocess.CompletedProcess:
+    """`kdnas` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "kdnas_ray", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def start_kdnas(*arguments: str | Path, cwd: Path) -> subprocess.Popen:
+    """`kdnas` in the background; its output is read by `communicate`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdnas_ray", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a file; every one must be whole."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,0 +1,120 @@
+"""Does a search go on after everything that can end it, without losing or repeating what was computed?"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from e2e.launch import config_file, kdnas, lines, start_kdnas
+
+LONG = {
+    "scheduler": {"name": "asha", "max_epochs": 18, "grace_epochs": 2, "reduction_factor": 3},
+    "budget": {"trials": 14},
+    "retrain": {"top": 0},
+    "tracking": {"enabled": False},
+}
+
+
+def wait_until(holds: Callable[[], bool], process, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def kill_tree(process) -> None:
+    """`kill -9` of the driver; what Ray leaves running is ended too, as a reboot would."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    for child in children:
+        if child.is_running():
+            child.kill()
+
+
+def check_complete(folder: Path, before: list[dict], trials: int) -> None:
+    rows = lines(folder / "run" / "candidates.jsonl")
+    assert rows[: len(before)] == before
+    assert len({row["id"] for row in rows}) == len(rows)
+    trained = [row for row in rows if row["state"] != "rejected"]
+    assert len(trained) == trials
+    assert all(row["state"] in ("complete", "pruned") for row in trained)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'run' / 'study.db'}")
+    assert sorted(f"c{trial.number:04d}" for trial in study.trials) == sorted(row["id"] for row in rows)
+    assert not [trial for trial in study.trials if not trial.state.is_finished()]
+
+
+def test_resume_goes_on_when_the_driver_was_killed(tmp_path):
+    process = start_kdnas("search", config_file(tmp_path, **LONG), "--out", "run", cwd=tmp_path)
+    log = tmp_path / "run" / "candidates.jsonl"
+    wait_until(lambda: len(lines(log)) >= 4 and any((tmp_path / "run" / "trials").glob("*/rung.pt")), process)
+    kill_tree(process)
+    before = lines(log)
+    assert len(before) < 14
+    resumed = kdnas("resume", "run", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    check_complete(tmp_path, before, trials=14)
+
+
+def test_resume_goes_on_when_ctrl_c_ended_the_search(tmp_path):
+    process = start_kdnas("search", config_file(tmp_path, **LONG), "--out", "run", cwd=tmp_path)
+    log = tmp_path / "run" / "candidates.jsonl"
+    wait_until(lambda: len(lines(log)) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "kdnas resume run" in printed
+    assert "Traceback" not in printed
+    for name in ("summary.json", "report.html", "config.yaml", "study.db"):
+        assert (tmp_path / "run" / name).exists(), name
+    before = lines(log)
+    resumed = kdnas("resume", "run", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    check_complete(tmp_path, before, trials=14)
+
+
+def test_search_goes_on_when_a_worker_dies(tmp_path):
+    process = start_kdnas("search", config_file(tmp_path, **LONG), "--out", "run", cwd=tmp_path)
+
+    def workers() -> list[psutil.Process]:
+        return [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "Distill" in "".join(child.cmdline())
+        ]
+
+    wait_until(lambda: len(lines(tmp_path / "run" / "candidates.jsonl")) >= 1 and bool(workers()), process)
+    workers()[0].kill()
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    check_complete(tmp_path, [], trials=14)
+
+
+@pytest.mark.slow
+def test_search_and_resume_end_with_the_same_asha_decisions_as_an_unbroken_search(tmp_path):
+    """With one worker a search repeats exactly, so an interrupted and resumed one must end like an unbroken one."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    # Random proposals: TPE would see the same history but draw with another seed after the resume.
+    changes = {**LONG, "resources": {"workers": 1}, "sampler": "random", "budget": {"trials": 10}}
+    for folder in (whole, broken):
+        folder.mkdir()
+    done = kdnas("search", config_file(whole, **changes), "--out", "run", cwd=whole)
+    assert done.returncode == 0, done.stdout + done.stderr
+    process = start_kdnas("search", config_file(broken, **changes), "--out", "run", cwd=broken)
+    wait_until(lambda: len(lines(broken / "run" / "candidates.jsonl")) >= 4, process)
+    kill_tree(process)
+    known = len([row for row in lines(broken / "run" / "candidates.jsonl")])
+    resumed = kdnas("resume", "run", cwd=broken)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    first, second = ({r["id"]: r for r in lines(f / "run" / "candidates.jsonl")} for f in (whole, broken))
+    same = [name for name in list(first)[:known] if first[name]["recipe"] == second[name]["recipe"]]
+    assert len(same) >= 4
+    for name in same:
+        assert [p["val_accuracy"] for p in first[name]["curve"]] == [p["val_accuracy"] for p in second[name]["curve"]]
+        assert first[name]["state"] == second[name]["state"]
