@@ -1,5 +1,7 @@
 """Find the smallest network that keeps your teacher's accuracy: architecture and distillation searched together."""
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import KdnasError, RunError
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["KdnasError", "RunError", "SearchConfig", "SearchResult", "resume", "search"]
 
-# Names are imported on first use: `kdnas --version` must not wait for torch and Ray.
+# Names are imported on first use: `kdnas --version` must not wait for Ray.
 _HOMES = {
     "SearchConfig": "kdnas_ray.config",
     "SearchResult": "kdnas_ray.results",
@@ -27,3 +29,12 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing the submodule `search` binds its name here; `from kdnas_ray import search` means the function.
+        super().__setattr__(name, value.search if name == "search" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -83,9 +83,10 @@ def search(
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to create.")] = None,
 ) -> None:
     """Search architecture and recipe together; without CONFIG: scikit-learn's digits on this machine."""
+    chosen = _config(settings)  # bad input is refused before Ray is waited for
     from kdnas_ray.search import search as run_search
 
-    _finish(lambda: run_search(_config(settings), out))
+    _finish(lambda: run_search(chosen, out))
 
 
 @app.command()
@@ -160,7 +161,7 @@ def init(
         raise KdnasError("exists already", field="PATH", value=str(path), remedy="choose another name")
     if not path.parent.is_dir():
         raise KdnasError("its folder does not exist", field="PATH", value=str(path))
-    path.write_text(commented_yaml())
+    path.write_text(commented_yaml(), encoding="utf8")
     typer.echo(f"{path}  (start with `kdnas search {path}`)")
 
 
@@ -271,4 +272,7 @@ def _finish(work: Any) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:  # a file or a pipe has no edge to keep within
+        console.width = max(console.width, 160)
+    return console

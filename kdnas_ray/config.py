@@ -141,11 +141,11 @@ class Resources(_Section):
 class Retrain(_Section):
     """The finalists: trained in full from scratch, with and without KD, and scored on the sealed test split."""
 
-    top: int = Field(5, ge=0)
+    top: int = Field(4, ge=0)
     """How many; 0 to leave it out."""
     epochs: int | None = Field(None, ge=1)
     """Length of the full training; null for twice the scheduler's max_epochs."""
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(3, ge=1)
     """Trainings of each finalist with different seeds; results are given with their spread."""
 
 
@@ -166,7 +166,7 @@ class SearchConfig(_Section):
     scheduler: Annotated[Any, _Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
     objectives: list[str] = ["val_accuracy"]
     """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy."""
-    constraints: dict[str, Bound] = {"params": Bound(of_teacher=0.1)}
+    constraints: dict[str, Bound] = {"params": Bound(of_teacher=0.01)}
     """Hard bounds on numbers known before training: params, flops."""
     budget: Budget = Budget()
     resources: Resources = Resources()

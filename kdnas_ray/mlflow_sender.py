@@ -1,7 +1,7 @@
 """How do a run's records become MLflow runs? Runs as a process of its own: `python -m kdnas_ray.mlflow_sender RUN`.
 
 Records are sent at least once: after a crash the last ones are sent again, which changes nothing, because
-a metric with the same value, step and time is stored once and runs already made are known by their tag.
+a metric with the same value, step and time is stored once, and runs and models already made are known by a tag.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ CHUNK_BYTES = 512 * 1024
 POLL_S = 1.0
 LONGEST_WAIT_S = 30.0
 CANDIDATE = "kdnas.candidate"
+MODEL = "kdnas.model"
 RUN_STATES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
 Record = Mapping[str, Any]
@@ -212,6 +213,9 @@ class Sender:
         from trainables.loop import Normalise
         from trainables.model_files import load_student
 
+        this = f"{record['candidate']} {record['time_ms']}"
+        if self.client.get_run(self.parent).data.tags.get(MODEL) == this:  # logged before a crash
+            return
         student, meta = load_student(self.run / record["folder"])
         model = torch.nn.Sequential(Normalise(tuple(meta["mean"]), tuple(meta["std"])), student).eval()
         images = np.zeros((2, *meta["shape"]), dtype=np.uint8)
@@ -231,6 +235,7 @@ class Sender:
                 ],
                 metadata={"classes": meta["classes"], "candidate": record["candidate"]},
             )
+        self.client.set_tag(self.parent, MODEL, this)
 
     def _end_search(self, record: Record) -> None:
         from mlflow.entities import Metric, RunTag

@@ -48,7 +48,7 @@ class ASHA:
         while rung < self.max_epochs:
             found.append(math.ceil(rung - 1e-9))
             rung *= self.reduction_factor
-        return (*dict.fromkeys(found), self.max_epochs)
+        return tuple(dict.fromkeys((*found, self.max_epochs)))
 
     def make(self) -> TrialScheduler:
         """Ray Tune's scheduler, without history."""

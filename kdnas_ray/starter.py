@@ -28,6 +28,7 @@ TOP = {
     "tracking": "MLflow.",
     "seed": "Everything random derives from it.",
 }
+WIDTH = 118
 LISTED = {
     "task": "tasks", "teachers": "teachers", "space": "spaces", "recipes": "recipes", "evaluator": "evaluators",
     "sampler": "samplers", "scheduler": "schedulers",
@@ -43,27 +44,45 @@ def commented_yaml() -> str:
         names = f" Known: {', '.join(CATALOGUE[LISTED[key]])}." if key in LISTED else ""
         owner = getattr(config, key)
         owner = owner[0] if key == "teachers" else owner
-        text = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=None, width=100)
+        text = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=WIDTH)
         blocks.append(f"# {TOP[key]}{names}\n" + _commented(text, _comments(owner)))
     return "\n".join(blocks)
+
+
+class _Dumper(yaml.SafeDumper):
+    """A line a key, so that each can have its comment; lists of plain values stay in one line."""
+
+
+def _dump_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+    nested = any(isinstance(item, (dict, list)) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=not nested)
+
+
+_Dumper.add_representer(list, _dump_list)
 
 
 def _commented(text: str, comments: dict[str, str]) -> str:
     lines = []
     for row in text.splitlines():
-        key = re.match(r"[- ]+(\w+):", row)
-        comment = comments.get(key.group(1)) if key else None
-        lines.append(f"{row}  # {comment}" if comment else row)
+        key = re.match(r"([- ]+)(\w+):", row)
+        comment = comments.get(key.group(2)) if key else None
+        if key and comment and len(row) + len(comment) > WIDTH:
+            lines += [f"{' ' * len(key.group(1))}# {comment}", row]
+        else:
+            lines.append(f"{row}  # {comment}" if comment else row)
     return "\n".join(lines) + "\n"
 
 
 def _comments(owner: Any) -> dict[str, str]:
-    if isinstance(owner, BaseModel):
-        return {name: field.description or "" for name, field in type(owner).model_fields.items()}
-    if not dataclasses.is_dataclass(owner):
-        return {}
+    """What each key says about itself, keys of parts included."""
     found: dict[str, str] = {}
-    _, _, arguments = (inspect.getdoc(type(owner)) or "").partition("Args:\n")
-    for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", arguments, re.MULTILINE):
-        found[match.group(1)] = " ".join(match.group(2).split())
+    if isinstance(owner, BaseModel):
+        found = {name: field.description or "" for name, field in type(owner).model_fields.items()}
+    elif dataclasses.is_dataclass(owner):
+        _, _, arguments = (inspect.getdoc(type(owner)) or "").partition("Args:\n")
+        for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", arguments, re.MULTILINE):
+            found[match.group(1)] = " ".join(match.group(2).split())
+    parts = owner.values() if isinstance(owner, dict) else [getattr(owner, name) for name in found]
+    for part in parts:
+        found = _comments(part) | found
     return found

@@ -115,14 +115,15 @@ def sample(space: Space, rng: random.Random) -> Architecture:
 def mutate(space: Space, parent: Architecture, rng: random.Random) -> Architecture:
     """Child of `parent` with one decision changed; later decisions that no longer fit are drawn anew.
 
+    A space of a single architecture has no other child than the parent itself.
+
     Source: Real 2019, Regularized Evolution for Image Classifier Architecture Search, section 3.
     """
-    changeable = [name for name in parent if len(_alternatives(space, parent, name)) > 0]
+    changeable = {name: values for name, values in _alternatives(space, parent).items() if values}
     if not changeable:
         return parent
-    name = rng.choice(changeable)
-    value = rng.choice(_alternatives(space, parent, name))
-    return space.suggest(_Draw(rng, {**parent.to_json(), name: value}))
+    name = rng.choice(list(changeable))
+    return space.suggest(_Draw(rng, {**parent.to_json(), name: rng.choice(changeable[name])}))
 
 
 def crossover(space: Space, first: Architecture, second: Architecture, rng: random.Random) -> Architecture:
@@ -136,8 +137,8 @@ def neighbours(space: Space, architecture: Architecture) -> list[Architecture]:
     rng = random.Random(0)
     found = {
         space.suggest(_Draw(rng, {**architecture.to_json(), name: value}))
-        for name in architecture
-        for value in _alternatives(space, architecture, name)
+        for name, values in _alternatives(space, architecture).items()
+        for value in values
     }
     return sorted(found - {architecture}, key=lambda a: a.digest())
 
@@ -189,9 +190,12 @@ class TappedModel(nn.Module):
 class ForeignModel(nn.Module):
     """Gives any module the interface of a `Student` by reading named submodules with forward hooks.
 
+    The hooks exist during `forward_taps` only, so that `forward` keeps no activation alive.
+
     Args:
         module: answers with logits `[batch, classes]`.
-        taps: tap name to the dotted name of the submodule whose output it is.
+        taps: tap name to the dotted name of the submodule whose output it is (the last one where it is
+            called several times).
 
     Raises:
         KdnasError: a named submodule does not exist.
@@ -201,7 +205,7 @@ class ForeignModel(nn.Module):
         super().__init__()
         self.module = module
         self.taps = (*taps, "logits")
-        self._seen: dict[str, Tensor] = {}
+        self._paths = dict(taps)
         known = dict(module.named_modules())
         for tap, path in taps.items():
             if path not in known:
@@ -211,24 +215,38 @@ class ForeignModel(nn.Module):
                     value=path,
                     remedy=f"submodules: {', '.join(name for name in known if name)}",
                 )
-            known[path].register_forward_hook(self._reader(tap))
-
-    def _reader(self, tap: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def read(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._seen[tap] = output
-
-        return read
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[batch, classes]` for inputs `[batch, channels, height, width]`."""
         return self.module(x)
 
     def forward_taps(self, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits `[batch, classes]` and the activations `{name: [batch, …]}` of the named taps."""
-        logits = self.module(x)
-        seen = {**self._seen, "logits": logits}
-        self._seen.clear()
-        return logits, {name: seen[name] for name in names}
+        """Logits `[batch, classes]` and the activations `{name: [batch, …]}` of the named taps.
+
+        Raises:
+            KdnasError: a tapped submodule was not called or answered with something else than a tensor.
+        """
+        seen: dict[str, Any] = {}
+        hooks = [
+            self.module.get_submodule(self._paths[name]).register_forward_hook(_keep(seen, name))
+            for name in names
+            if name != "logits"
+        ]
+        try:
+            seen["logits"] = self.module(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for name in names:
+            if not isinstance(seen.get(name), Tensor):
+                answer = f"answers with a {type(seen[name]).__name__}" if name in seen else "was not called"
+                raise KdnasError(
+                    f"the submodule {answer}, a tap needs a tensor",
+                    field=f"taps.{name}",
+                    value=self._paths.get(name, name),
+                    remedy="name a submodule that is called in `forward` and returns one tensor",
+                )
+        return seen["logits"], {name: seen[name] for name in names}
 
 
 def tap_shapes(model: nn.Module, shape: Shape, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -240,6 +258,13 @@ def tap_shapes(model: nn.Module, shape: Shape, names: Sequence[str]) -> dict[str
         _, taps = model.forward_taps(torch.zeros(1, *shape, device=device), names)  # type: ignore[operator]
     model.train(training)
     return {name: tuple(value.shape[1:]) for name, value in taps.items()}
+
+
+def _keep(seen: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        seen[name] = output
+
+    return hook
 
 
 class _Record:
@@ -256,7 +281,7 @@ class _Record:
         return self.taken[name]
 
     def _choose(self, name: str, kind: str, spec: tuple) -> Decision:
-        raise TypeError("subclasses choose")
+        raise NotImplementedError
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self._take(name, "categorical", tuple(choices))
@@ -267,7 +292,7 @@ class _Record:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        return self._take(name, "float", (low, high, step))
+        return self._take(name, "float", (float(low), float(high), step))
 
 
 class _Replay(_Record):
@@ -280,10 +305,13 @@ class _Replay(_Record):
     def _choose(self, name: str, kind: str, spec: tuple) -> Decision:
         if name not in self._params:
             raise KdnasError("this decision is missing", field=f"architecture.{name}", remedy=_range_text(kind, spec))
-        value = self._params[name]
-        if not _fits(value, kind, spec):
+        value = _fitted(self._params[name], kind, spec)
+        if value is None:
             raise KdnasError(
-                "outside its range", field=f"architecture.{name}", value=value, remedy=_range_text(kind, spec)
+                "outside its range",
+                field=f"architecture.{name}",
+                value=self._params[name],
+                remedy=_range_text(kind, spec),
             )
         return value
 
@@ -296,40 +324,55 @@ class _Draw(_Record):
         self._rng, self._wishes = rng, wishes or {}
 
     def _choose(self, name: str, kind: str, spec: tuple) -> Decision:
-        if name in self._wishes and _fits(self._wishes[name], kind, spec):
-            return self._wishes[name]
+        wish = _fitted(self._wishes.get(name), kind, spec)
+        if wish is not None:
+            return wish
         if kind == "categorical":
             return self._rng.choice(spec)
         low, high, step = spec
         if step is None:
             return self._rng.uniform(low, high)
-        return low + step * self._rng.randint(0, int((high - low) / step + 1e-9))
+        return _on_grid(self._rng.randint(0, _steps(low, high, step)), low, high, step)
 
 
-def _alternatives(space: Space, architecture: Architecture, name: str) -> list[Decision]:
+def _alternatives(space: Space, architecture: Architecture) -> dict[str, list[Decision]]:
+    """Every other value of each decision; ten evenly spaced ones where the range is continuous."""
     record = _Replay(architecture)
     space.suggest(record)
-    kind, spec = record.ranges[name]
-    if kind == "categorical":
-        values = list(spec)
-    else:
-        low, high, step = spec
-        count = 9 if step is None else int((high - low) / step + 1e-9)
-        width = (high - low) / count if step is None and count else step
-        values = [low + width * i for i in range(count + 1)] if count else [low]
-    return [value for value in values if value != architecture[name]]
+    found = {}
+    for name, (kind, spec) in record.ranges.items():
+        if kind == "categorical":
+            values = list(spec)
+        else:
+            low, high, step = spec
+            width = (high - low) / 9 if step is None else step
+            values = [_on_grid(i, low, high, width) for i in range(_steps(low, high, width) + 1)]
+        found[name] = [value for value in values if value != record.taken[name]]
+    return found
 
 
-def _fits(value: Any, kind: str, spec: tuple) -> bool:
+def _fitted(value: Any, kind: str, spec: tuple) -> Decision | None:
+    """The value as its range writes it (8 for 8.0, so that digests agree); None where it lies outside."""
     if kind == "categorical":
-        return value in spec
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        same = (choice for choice in spec if choice == value and isinstance(choice, bool) == isinstance(value, bool))
+        return next(same, None)
     low, high, step = spec
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high:
-        return False
-    if kind == "int" and value != int(value):
-        return False
-    return step is None or abs((value - low) / step - round((value - low) / step)) < 1e-6
+        return None
+    if step is None:
+        return float(value)
+    nearest = _on_grid(round((value - low) / step), low, high, step)
+    return nearest if abs(nearest - value) < 1e-6 * step else None
+
+
+def _steps(low: float, high: float, step: float) -> int:
+    return int((high - low) / step + 1e-9) if step else 0
+
+
+def _on_grid(index: int, low: float, high: float, step: float) -> float:
+    # 0.1 + 2 * 0.1 is a little more than 0.3: rounding must not carry the last value out of the range.
+    return min(low + step * index, high)
 
 
 def _range_text(kind: str, spec: tuple) -> str:

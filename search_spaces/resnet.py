@@ -29,9 +29,9 @@ class ResNetSpace:
     """
 
     stages: int = 3
-    stem_widths: tuple[int, ...] = (8, 12, 16)
-    widths: tuple[int, ...] = (8, 12, 16, 24, 32)
-    depths: tuple[int, ...] = (1, 2, 3)
+    stem_widths: tuple[int, ...] = (4, 8, 16)
+    widths: tuple[int, ...] = (4, 8, 12, 16, 24, 32)
+    depths: tuple[int, ...] = (1, 2)
     kernels: tuple[int, ...] = (3, 5)
     blocks: tuple[str, ...] = ("basic", "bottleneck", "separable")
 

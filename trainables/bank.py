@@ -4,6 +4,8 @@ Shapes: V views, T teachers, N training samples, K classes. Everything is numpy 
 maps one copy into every worker of a node; a batch is gathered by index.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -133,6 +135,9 @@ def build(
         views: how many views, at least 1; the first is the identity.
         seed: seed of the views.
         taps: features of the first teacher to keep.
+
+    Raises:
+        KdnasError: a transform does not fit the images, or a teacher answers with NaN.
     """
     bank = without_teacher(split, augmentation=augmentation, views=views, seed=seed)
     if not teachers:
@@ -171,39 +176,44 @@ def save(bank: Bank, folder: Path) -> None:
     The folder appears whole or not at all, so that two searches may write it at once.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft = work / "new"
     try:
+        draft.mkdir()
         arrays = {"logits": bank.logits, **{f"tap.{name}": value for name, value in bank.taps.items()}}
         safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
-        facts = {"format": FORMAT, "sha256": _file_digest(draft / "bank.safetensors"), "samples": len(bank)}
+        facts = {"format": FORMAT, "sha256": _file_digest(draft / "bank.safetensors")}
         (draft / "bank.json").write_text(json.dumps(facts))
-        shutil.rmtree(folder, ignore_errors=True)
+        # Moved away, not deleted in place: another search must never meet half a folder.
+        with contextlib.suppress(OSError):
+            os.replace(folder, work / "old")
         try:
             os.replace(draft, folder)
-        except OSError:
-            if not (folder / "bank.json").exists():  # anything but another search having been faster
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # there is one: another search was faster
                 raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -> Bank:
     """Bank saved in `folder`, for the same split.
 
     Raises:
-        KdnasError: a file is missing, cut short or altered.
+        KdnasError: a file is missing, cut short or altered, or it belongs to another split.
     """
     try:
         facts: Mapping[str, Any] = json.loads((folder / "bank.json").read_text())
         if facts["sha256"] != _file_digest(folder / "bank.safetensors"):
             raise _corrupt(folder, "its checksum does not match")
         arrays = safetensors.numpy.load_file(folder / "bank.safetensors")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        logits = arrays.pop("logits")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _corrupt(folder, f"it cannot be read ({error})") from error
-    if facts["samples"] != len(split):
-        raise _corrupt(folder, f"it holds {facts['samples']} samples, the data {len(split)}")
-    taps = {name.removeprefix("tap."): value for name, value in arrays.items() if name.startswith("tap.")}
-    return Bank(split.images, split.labels, arrays["logits"], taps, augmentation, seed)
+    if logits.shape[2] != len(split):
+        raise _corrupt(folder, f"it holds {logits.shape[2]} samples, the data {len(split)}")
+    taps = {name.removeprefix("tap."): value for name, value in arrays.items()}
+    return Bank(split.images, split.labels, logits, taps, augmentation, seed)
 
 
 def _answers(
@@ -224,6 +234,12 @@ def _answers(
 
 
 def _half(x: Tensor) -> np.ndarray:
+    if bool(x.isnan().any()):
+        raise KdnasError(
+            "its answer to a training image is not a number (NaN)",
+            field="teachers",
+            remedy="check its weights and the scale of its inputs: images come normalised to mean 0, deviation 1",
+        )
     # float16 ends at 65,504: a larger activation would become infinite and every loss with it.
     return x.float().clamp(-65_000, 65_000).half().cpu().numpy()
 

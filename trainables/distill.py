@@ -68,8 +68,8 @@ class Distill(tune.Trainable):
 
     The configuration of a trial is `{"candidate": Candidate.to_json(), "reported": epochs}`, where `reported`
     (default 0) is how far an earlier session's reports came: the first step goes to the rung after it. A step
-    returns `epoch`, `val_accuracy`, the whole `curve` and `train_s`; a candidate that cannot be trained returns `failure`
-    (the reason) and ends, without costing the actor.
+    returns `epoch`, `val_accuracy`, the whole `curve` and `train_s`; a candidate that cannot be trained returns
+    `failure` (the reason) and ends, without costing the actor.
     """
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
@@ -134,8 +134,7 @@ class Distill(tune.Trainable):
         if path.exists():
             try:
                 training.restore(torch.load(path, map_location=self.shared.device, weights_only=True))
-            except Exception:  # cut short by a crash in the write: start this candidate again
-                path.unlink()
+            except Exception:  # cut short, or of another candidate: start again; the next rung replaces it
                 return open_training(self.shared, self.candidate, self.shared.rungs[-1])
         return training
 

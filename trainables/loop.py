@@ -59,7 +59,10 @@ class Training:
         return len(self.curve)
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values (`torch.load(weights_only=True)` reads it)."""
+        """Everything needed to go on, as tensors and plain values (`torch.load(weights_only=True)` reads it).
+
+        The tensors are the live ones: save them before training goes on.
+        """
         return {
             "model": self.model.state_dict(),
             "projectors": self.projectors.state_dict(),
@@ -98,7 +101,8 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
     """A training at epoch 0: projectors made for the shapes at hand, optimiser over both.
 
     Raises:
-        KdnasError: the recipe asks for a teacher or a tap that the bank does not hold.
+        KdnasError: the recipe names an unknown loss, a teacher or a tap that the bank does not hold, or a
+            tap that its loss does not read.
     """
     device = _device(model)
     projectors = nn.ModuleDict()
@@ -107,6 +111,13 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
         for index, term in enumerate(recipe.terms):
             if LOSSES[term.loss].feature:
                 projectors[str(index)] = _projector(model, bank, term.tap).to(device)
+            elif term.tap is not None:
+                raise KdnasError(
+                    f"the loss {term.loss!r} reads no tap",
+                    field="recipe.terms.tap",
+                    value=term.tap,
+                    remedy="leave the tap out, or name a loss that reads one",
+                )
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
     parameters = [*model.parameters(), *projectors.parameters()]
@@ -116,7 +127,7 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
         momentum=0.9,
         nesterov=True,
         weight_decay=recipe.weight_decay,
-        foreach=True,
+        fused=True,
     )
     return Training(model, recipe, seed, total_epochs, projectors, optimizer)
 

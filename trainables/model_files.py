@@ -45,9 +45,10 @@ def load_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             architecture, tuple(meta["shape"]), len(meta["classes"])
         )
         model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise KdnasError(
-            f"no usable model here ({str(error).splitlines()[0]})",
+            f"no usable model here ({reason})",
             field="path",
             value=str(folder),
             remedy="give a folder with model.json and weights.safetensors, as `kdnas teacher train` writes it",

@@ -75,6 +75,8 @@ class Recipe:
             self.temperature.schedule,
             f"known: {', '.join(SCHEDULES)}",
         )
+        for term in self.terms:
+            _require(term.weight >= 0, "recipe.terms.weight", term.weight, "choose 0 or more")
         _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "choose a rate above 0")
         _require(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "choose 0 or more")
         _require(self.batch_size >= 2, "recipe.batch_size", self.batch_size, "batch norm needs at least 2 samples")

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import os
+import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,12 +14,12 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from search_spaces import SPACES, ForeignModel, KdnasError, Registry, ResNetSpace, Shape, tap_shapes
 from search_spaces.resnet import build_resnet, resnet_architecture
 from trainables import bank as banks
-from trainables.loop import Normalise, Point, evaluate, start, train
+from trainables.loop import DivergedError, Normalise, Point, evaluate, start, train
 from trainables.model_files import load_student, save_student
 from trainables.recipe import Recipe
 from trainables.tasks.base import Data, Task
@@ -34,7 +35,7 @@ class Teacher:
     Args:
         name: for people.
         model: answers with logits `[batch, classes]`, in evaluation mode.
-        digest: hash of its weights.
+        digest: hash of its weights; for a user's own module also of its taps and answers.
         val_accuracy: on the validation split, 0 to 1.
         curve: of its training; empty when it was trained elsewhere.
         meta: what `load_student` needs to rebuild it; empty for a user's own module.
@@ -75,11 +76,16 @@ class TrainedTeacher:
     views: int = 8
 
     def __post_init__(self) -> None:
-        resnet_architecture(self.stem, self.widths, self.depths)
-        for name in ("epochs", "views", "stem"):
-            if getattr(self, name) < 1:
-                raise KdnasError("at least 1 is needed", field=f"teachers.{name}", value=getattr(self, name))
-        self.recipe()
+        for name in ("stem", "widths", "depths", "epochs", "views"):
+            value = getattr(self, name)
+            if min(value if isinstance(value, tuple) else [value], default=1) < 1:
+                raise KdnasError("values start at 1", field=f"teachers.{name}", value=value)
+        try:
+            resnet_architecture(self.stem, self.widths, self.depths)
+            self.recipe()
+        except KdnasError as error:  # the user wrote `teachers.learning_rate`, not `recipe.learning_rate`
+            field = f"teachers.{error.field.rpartition('.')[2]}"
+            raise KdnasError(error.problem, field=field, value=error.value, remedy=error.remedy) from error
 
     def recipe(self) -> Recipe:
         """How the teacher itself is trained: on the labels."""
@@ -176,14 +182,17 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
         seed: of its weights and sample order.
         cache: folder for trained teachers.
         say: told in one line what is being done.
+
+    Raises:
+        KdnasError: it cannot be read or built, does not fit the task, or its training diverges.
     """
     normalise = Normalise(data.mean, data.std)
     if not isinstance(settings, TrainedTeacher):
         model = build_teacher(settings, data.shape, len(data.classes)).eval()
-        _, accuracy = evaluate(model, data.validation, task, normalise)
+        loss, accuracy = evaluate(model, data.validation, task, normalise)
         meta = load_student(Path(settings.path))[1] if isinstance(settings, FolderTeacher) else {}
         name = settings.path if isinstance(settings, FolderTeacher) else settings.factory
-        return Teacher(name, model, _weights_digest(model), accuracy, meta=meta)
+        return Teacher(name, model, _answers_digest(settings, model, loss), accuracy, meta=meta)
     key = hashlib.sha256(
         json.dumps([banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed]).encode()
     ).hexdigest()[:16]
@@ -191,16 +200,26 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
     if (folder / "teacher.json").exists():
         try:
             return read_teacher(folder)
-        except (KdnasError, ValueError, KeyError) as error:
-            say(f"The cached teacher cannot be used ({error}); training it again.")
+        except KdnasError as error:
+            say(f"The cached teacher cannot be used ({error.problem}); training it again.")
     teacher = train_teacher(settings, data, task, seed=seed, say=say)
     save_teacher(folder, teacher)
     return teacher
 
 
 def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int, say: Say) -> Teacher:
-    """Teacher trained on the task's labels; all cores are used."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    """Teacher trained on the task's labels.
+
+    Args:
+        settings: network and length of the training.
+        data: the task's data; the test split is not read.
+        task: loss and metric.
+        seed: of its weights and sample order.
+        say: told the validation accuracy after every epoch.
+
+    Raises:
+        KdnasError: the training diverges.
+    """
     normalise = Normalise(data.mean, data.std)
     architecture = resnet_architecture(settings.stem, settings.widths, settings.depths)
     with torch.random.fork_rng(devices=[]):
@@ -209,7 +228,15 @@ def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int
     bank = banks.without_teacher(data.train, augmentation=task.augmentation, views=settings.views, seed=seed)
     training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs)
     for epoch in range(1, settings.epochs + 1):
-        point = train(training, bank, data.validation, task, normalise, epoch)[-1]
+        try:
+            point = train(training, bank, data.validation, task, normalise, epoch)[-1]
+        except DivergedError as error:
+            raise KdnasError(
+                f"the teacher's training diverged ({error})",
+                field="teachers.learning_rate",
+                value=settings.learning_rate,
+                remedy="choose a smaller learning rate",
+            ) from error
         say(f"Training the teacher: epoch {epoch}/{settings.epochs}, validation accuracy {point['val_accuracy']:.4f}")
     meta = {
         "space": {"name": SPACES.name_of(ResNetSpace), "stages": len(settings.widths)},
@@ -226,7 +253,12 @@ def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int
 def save_teacher(folder: Path, teacher: Teacher) -> None:
     """Write a teacher of one of our spaces to `folder`; `FolderTeacher(folder)` reads it."""
     save_student(folder, teacher.model, teacher.meta)
-    facts = {"name": teacher.name, "val_accuracy": teacher.val_accuracy, "curve": teacher.curve}
+    facts = {
+        "name": teacher.name,
+        "digest": teacher.digest,
+        "val_accuracy": teacher.val_accuracy,
+        "curve": teacher.curve,
+    }
     (folder / "teacher.json").write_text(json.dumps(facts) + "\n")
 
 
@@ -237,16 +269,36 @@ def read_teacher(folder: Path) -> Teacher:
         KdnasError: the files are missing or altered.
     """
     model, meta = load_student(folder)
-    facts = json.loads((folder / "teacher.json").read_text())
-    return Teacher(facts["name"], model, _weights_digest(model), facts["val_accuracy"], facts["curve"], meta)
+    try:
+        facts = json.loads((folder / "teacher.json").read_text())
+        if facts["digest"] != _weights_digest(model):
+            raise ValueError("its weights were altered")
+        return Teacher(facts["name"], model, facts["digest"], facts["val_accuracy"], facts["curve"], meta)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KdnasError(
+            f"no usable teacher here ({_first_line(error)})",
+            field="path",
+            value=str(folder),
+            remedy="delete the folder: the teacher is trained again",
+        ) from error
 
 
 def _weights_digest(model: nn.Module) -> str:
     seen = hashlib.sha256()
     for name, value in model.state_dict().items():
         seen.update(name.encode())
-        seen.update(value.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: numpy has no bfloat16.
+        seen.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return seen.hexdigest()[:16]
+
+
+def _answers_digest(settings: FolderTeacher | ModuleTeacher, model: nn.Module, loss: float) -> str:
+    """Names what the teacher says: its weights and, for a user's module, its taps and the loss its code gives."""
+    weights = _weights_digest(model)
+    if isinstance(settings, FolderTeacher):
+        return weights
+    parts = [weights, dict(settings.taps), loss]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _check_classes(model: nn.Module, settings: TeacherSettings, shape: Shape, classes: int) -> None:
@@ -254,19 +306,20 @@ def _check_classes(model: nn.Module, settings: TeacherSettings, shape: Shape, cl
     try:
         with torch.no_grad():
             answer = model(torch.zeros(2, *shape))
-    except RuntimeError as error:
+    except Exception as error:  # a user's code may raise anything
         raise KdnasError(
-            f"the teacher does not take inputs of shape {tuple(shape)} ({str(error).splitlines()[0]})",
+            f"the teacher does not take inputs of shape {tuple(shape)} ({_first_line(error)})",
             field="teachers",
             value=TEACHERS.name_of(settings),
             remedy="use a teacher for this task's images, or set task.size",
         ) from error
-    if tuple(answer.shape) != (2, classes):
+    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
+        found = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
         raise KdnasError(
-            f"the teacher answers with shape {tuple(answer.shape[1:])}, the task has {classes} classes",
+            f"the teacher answers two images with {found}, the task needs logits of shape {(2, classes)}",
             field="teachers",
             value=TEACHERS.name_of(settings),
-            remedy="use a teacher that was trained on this task's classes",
+            remedy="use a teacher that was trained on this task's classes and returns logits",
         )
 
 
@@ -276,9 +329,9 @@ def _own_module(settings: ModuleTeacher) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         model = getattr(importlib.import_module(name), attribute)()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # a user's code may raise anything
         raise KdnasError(
-            f"cannot be imported and called ({error})",
+            f"cannot be imported and called ({type(error).__name__}: {_first_line(error)})",
             field="teachers.factory",
             value=settings.factory,
             remedy="name a function without arguments as package.module:function, importable from here",
@@ -288,6 +341,7 @@ def _own_module(settings: ModuleTeacher) -> nn.Module:
             f"it returned a {type(model).__name__}, not an nn.Module",
             field="teachers.factory",
             value=settings.factory,
+            remedy="return the module itself",
         )
     if settings.weights is not None:
         _load_weights(model, Path(settings.weights))
@@ -303,10 +357,24 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         safe = path.suffix == ".safetensors"
         weights = safetensors.torch.load_file(path) if safe else torch.load(path, weights_only=True)
         model.load_state_dict(weights)
-    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError, EOFError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        TypeError,
+        KeyError,
+        EOFError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
         raise KdnasError(
-            f"the weights cannot be loaded ({str(error).splitlines()[0]})",
+            f"the weights cannot be loaded ({_first_line(error)})",
             field="teachers.weights",
             value=str(path),
             remedy="give a state dictionary that fits the module, as .safetensors or .pt",
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

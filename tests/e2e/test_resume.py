@@ -109,7 +109,7 @@ def test_search_and_resume_end_with_the_same_asha_decisions_as_an_unbroken_searc
     process = start_kdnas("search", config_file(broken, **changes), "--out", "run", cwd=broken)
     wait_until(lambda: len(lines(broken / "run" / "candidates.jsonl")) >= 4, process)
     kill_tree(process)
-    known = len([row for row in lines(broken / "run" / "candidates.jsonl")])
+    known = len(lines(broken / "run" / "candidates.jsonl"))
     resumed = kdnas("resume", "run", cwd=broken)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     first, second = ({r["id"]: r for r in lines(f / "run" / "candidates.jsonl")} for f in (whole, broken))

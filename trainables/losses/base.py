@@ -33,6 +33,16 @@ class Loss:
         object.__setattr__(self, "__doc__", self.function.__doc__)
 
 
+def check_shapes(student: Tensor, teacher: Tensor) -> None:
+    """Both must have one shape: PyTorch would stretch `[batch, 1]` to `[batch, classes]` without a word.
+
+    Raises:
+        ValueError: they have not.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ in shape")
+
+
 class Projector(nn.Module):
     """Maps a student feature to a teacher feature's channels, and both to the smaller resolution.
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.base import Answer
+from trainables.losses.base import Answer, check_shapes
 
 
 def hint(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
@@ -19,5 +19,9 @@ def hint(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -
         teacher: feature of the same shape.
         labels: not used.
         temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    return F.mse_loss(student.feature, teacher.feature)
+    check_shapes(student.feature, teacher.feature)
+    return F.mse_loss(student.feature, teacher.feature.detach())

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.base import Answer
+from trainables.losses.base import Answer, check_shapes
 
 
 def kd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
@@ -19,7 +19,11 @@ def kd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> 
         teacher: logits `[batch, classes]`.
         labels: not used.
         temperature: above 0.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    check_shapes(student.logits, teacher.logits)
     soft_student = F.log_softmax(student.logits / temperature, dim=1)
-    soft_teacher = F.log_softmax(teacher.logits / temperature, dim=1)
+    soft_teacher = F.log_softmax(teacher.logits.detach() / temperature, dim=1)
     return F.kl_div(soft_student, soft_teacher, reduction="batchmean", log_target=True) * temperature**2

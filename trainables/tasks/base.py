@@ -86,7 +86,7 @@ class Classification:
 
     def metric(self, logits: Tensor, labels: Tensor) -> float:
         """Share of samples classified correctly."""
-        return float((logits.argmax(dim=1) == labels).float().mean())
+        return float((logits.argmax(dim=1) == labels).double().mean())
 
 
 def split(

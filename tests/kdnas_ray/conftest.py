@@ -1,0 +1,70 @@
+"""What the tests of the house share: a run folder, candidates and curves made up by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search_spaces import Architecture
+from trainables.candidate import Candidate
+from trainables.recipe import Recipe, Temperature, Term
+
+
+@pytest.fixture(autouse=True)
+def _quiet_optuna():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """An empty run folder."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def candidate() -> Callable[..., Candidate]:
+    """Makes candidate number `n`."""
+
+    def make(number: int = 0, width: int = 8) -> Candidate:
+        recipe = Recipe(0.7, Temperature("linear", 4.0, 1.0), (Term("kd"), Term("hint", 0.5, "stage2")))
+        return Candidate(f"c{number:04d}", Architecture.of({"width": width}), recipe, 100 + number)
+
+    return make
+
+
+@pytest.fixture
+def curve() -> Callable[..., list[dict[str, float]]]:
+    """Makes a curve with these validation accuracies, one an epoch."""
+
+    def make(*accuracies: float) -> list[dict[str, float]]:
+        return [
+            {"epoch": epoch, "train_loss": 2.0 / epoch, "val_loss": 3.0 / epoch, "val_accuracy": accuracy}
+            for epoch, accuracy in enumerate(accuracies, start=1)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def row(candidate, curve) -> Callable[..., dict[str, Any]]:
+    """Makes a line of candidates.jsonl."""
+
+    def make(number: int, state: str, accuracies: list[float], params: int = 1000, flops: int = 10**6) -> dict:
+        return candidate(number).to_json() | {
+            "state": state,
+            "epochs": len(accuracies),
+            "val_accuracy": accuracies[-1] if accuracies else None,
+            "params": params,
+            "flops": flops,
+            "curve": curve(*accuracies),
+            "reason": "NaN" if state == "failed" else None,
+            "train_s": 1.0,
+            "started_s": 0.0,
+            "ended_s": 1.0,
+        }
+
+    return make

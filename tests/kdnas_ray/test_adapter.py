@@ -1,0 +1,414 @@
+"""Specification of `kdnas_ray.adapter`: what Optuna and the run folder hold after everything that can happen.
+
+Ray is left out: the adapter is called as Ray Tune's loop calls it.
+"""
+
+import pickle
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from kdnas_ray.adapter import FAILURES, REJECTIONS, Stop, StudyAdapter, candidate_seed, check_constraints, curves
+from kdnas_ray.journal import Journal, Progress
+from kdnas_ray.runs import read_jsonl
+from search_spaces import Architecture, KdnasError, RunError
+from trainables.candidate import Candidate
+from trainables.recipe import SimpleRecipes
+
+RUNGS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """A space of one decision, whose cost is known by hand."""
+
+    largest: int = 10
+
+    def suggest(self, trial: Any) -> Architecture:
+        return Architecture.of({"width": trial.suggest_int("width", 1, self.largest)})
+
+    def build(self, *_: Any) -> Any: ...
+    def taps(self) -> tuple[str, ...]:
+        return ()
+
+
+def costs_of(architecture: Architecture) -> dict[str, int]:
+    width = int(architecture["width"])
+    return {"params": 100 * width, "flops": 1000 * width}
+
+
+class Session:
+    """One process of a search: an adapter on a study and a run folder that outlive it."""
+
+    def __init__(self, run: Path, study: optuna.Study, objectives: Sequence[str], **options: Any) -> None:
+        self.run, self.study, self.stop = run, study, Stop()
+        self.progress = Progress(budget=options.get("trials", 4), rungs=RUNGS)
+        self.journal = Journal(run, self.progress)
+        self.adapter = StudyAdapter(
+            study,
+            journal=self.journal,
+            stop=self.stop,
+            objectives=objectives,
+            **({"space": Widths(), "recipes": SimpleRecipes(), "costs": costs_of, "bounds": {}} | {"rungs": RUNGS}
+               | {"trials": 4, "seed": 0} | options),
+        )  # fmt: skip
+
+    def ask(self, trial_id: str) -> Candidate:
+        found = self.adapter.suggest(trial_id)
+        assert isinstance(found, dict)
+        self.reported = found["reported"]
+        return Candidate.from_json(found["candidate"])
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["id"]: row for row in read_jsonl(self.run / "candidates.jsonl")}
+
+    def trial(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.trials[number]
+
+
+@pytest.fixture
+def session(run: Path) -> Callable[..., Session]:
+    """Opens a session; a second one on the same study is a resume."""
+    studies: dict[tuple[str, ...], optuna.Study] = {}
+
+    def open_(objectives: Sequence[str] = ("val_accuracy",), **options: Any) -> Session:
+        key = tuple(objectives)
+        if key not in studies:
+            directions = ["maximize" if name == "val_accuracy" else "minimize" for name in objectives]
+            studies[key] = optuna.create_study(sampler=RandomSampler(seed=0), directions=directions)
+        return Session(run, studies[key], objectives, **options)
+
+    return open_
+
+
+@pytest.fixture
+def result(curve) -> Callable[..., dict[str, Any]]:
+    """What the trainable reports after a rung."""
+
+    def make(*accuracies: float, train_s: float = 2.0) -> dict[str, Any]:
+        return {
+            "epoch": len(accuracies),
+            "val_accuracy": accuracies[-1],
+            "curve": curve(*accuracies),
+            "train_s": train_s,
+        }
+
+    return make
+
+
+def test_candidate_when_suggested_then_carries_its_number_seed_and_what_the_space_decided(session):
+    opened = session(seed=5)
+    candidate = opened.ask("a")
+    trial = opened.trial(0)
+    assert candidate.id == "c0000"
+    assert candidate.architecture == Architecture.of({"width": trial.params["width"]})
+    assert candidate.recipe.alpha == trial.params["alpha"]
+    assert candidate.seed == candidate_seed(5, 0)
+    assert {"params", "flops"} <= set(trial.user_attrs)
+    assert opened.reported == 0
+    assert opened.progress.running == 1
+
+
+def test_candidate_when_trained_in_full_then_is_told_as_complete(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.adapter.on_trial_result("a", result(0.5))
+    assert opened.trial(0).intermediate_values == {1: 0.5}
+    assert opened.trial(0).state == TrialState.RUNNING
+    opened.adapter.on_trial_complete("a", result(0.5, 0.6, 0.7, train_s=4.0))
+    trial, row = opened.trial(0), opened.rows()["c0000"]
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.7)
+    assert trial.intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert (row["state"], row["epochs"], row["val_accuracy"], row["train_s"]) == ("complete", 3, 0.7, 4.0)
+    assert [point["val_accuracy"] for point in row["curve"]] == [0.5, 0.6, 0.7]
+    assert row["reason"] is None
+    assert opened.progress.running == 0
+
+
+def test_candidate_when_stopped_by_the_scheduler_then_is_told_as_pruned_with_its_curve(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.adapter.on_trial_complete("a", result(0.3))
+    trial, row = opened.trial(0), opened.rows()["c0000"]
+    assert trial.state == TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.3}
+    assert trial.user_attrs["curve"] == row["curve"]
+    assert (row["state"], row["epochs"], row["val_accuracy"], row["reason"]) == ("pruned", 1, 0.3, None)
+    assert opened.progress.stopped == {1: 1}
+
+
+def test_candidate_when_there_are_two_objectives_then_is_told_both_values(session, result):
+    opened = session(("val_accuracy", "params"))
+    candidate = opened.ask("a")
+    opened.adapter.on_trial_complete("a", result(0.5, 0.6, 0.7))
+    assert opened.trial(0).values == [0.7, 100 * candidate.architecture["width"]]
+    opened.ask("b")
+    opened.adapter.on_trial_complete("b", result(0.5))
+    assert opened.trial(1).state == TrialState.PRUNED
+    assert opened.trial(1).user_attrs["curve"][0]["val_accuracy"] == 0.5
+
+
+def test_candidate_when_its_loss_is_not_finite_then_fails_with_the_reason_and_the_search_goes_on(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.adapter.on_trial_result("a", result(0.5))
+    opened.adapter.on_trial_complete("a", {"failure": "loss is nan in epoch 2", "done": True})
+    row = opened.rows()["c0000"]
+    assert (row["state"], row["reason"], opened.trial(0).state) == ("failed", "loss is nan in epoch 2", TrialState.FAIL)
+    assert opened.ask("b").id == "c0001"
+
+
+def test_candidate_when_its_worker_dies_for_good_then_fails_and_keeps_what_it_had(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.adapter.on_trial_result("a", result(0.5))
+    opened.adapter.on_trial_complete("a", None, error=True)
+    row = opened.rows()["c0000"]
+    assert row["state"] == "failed"
+    assert "worker died" in row["reason"]
+
+
+def test_trial_when_unknown_or_told_twice_then_is_ignored(session, result):
+    opened = session()
+    opened.adapter.on_trial_complete("never suggested", result(0.5))
+    opened.ask("a")
+    opened.adapter.on_trial_complete("a", result(0.5))
+    opened.adapter.on_trial_complete("a", result(0.5, 0.6, 0.7))
+    assert [row["state"] for row in read_jsonl(opened.run / "candidates.jsonl")] == ["pruned"]
+
+
+def test_budget_when_used_up_then_nothing_more_is_suggested(session, result):
+    opened = session(trials=2)
+    opened.ask("a")
+    assert opened.adapter.has_work()
+    opened.ask("b")
+    assert not opened.adapter.has_work()
+    assert opened.adapter.suggest("c") == Searcher.FINISHED
+    assert len(opened.study.trials) == 2
+    # A resumed search counts what was trained before.
+    opened.adapter.on_trial_complete("a", result(0.5, 0.6, 0.7))
+    opened.adapter.on_trial_complete("b", {"failure": "NaN"})
+    assert not session(trials=2).adapter.has_work()
+    more = session(trials=3)
+    assert more.ask("d").id == "c0002"
+    assert more.adapter.suggest("e") == Searcher.FINISHED
+
+
+def test_budget_when_there_is_none_then_work_never_ends(session):
+    opened = session(trials=None)
+    for number in range(6):
+        opened.ask(str(number))
+    assert opened.adapter.has_work()
+
+
+def test_search_when_time_is_over_then_closes_running_candidates_with_the_reason(session, result):
+    opened = session()
+    opened.ask("a"), opened.ask("b"), opened.ask("c")
+    opened.stop.reason = "budget"
+    opened.adapter.on_trial_complete("a", result(0.5))
+    opened.adapter.on_trial_complete("b", result(0.5, 0.6, 0.7))
+    opened.adapter.on_trial_complete("c", None)
+    rows = opened.rows()
+    assert (rows["c0000"]["state"], rows["c0000"]["reason"]) == ("pruned", "the search's time was over")
+    assert (rows["c0001"]["state"], rows["c0001"]["reason"]) == ("complete", None)
+    assert (rows["c0002"]["state"], rows["c0002"]["epochs"]) == ("pruned", 0)
+    assert opened.adapter.suggest("d") == Searcher.FINISHED
+    assert [trial.state for trial in opened.study.trials] == [TrialState.PRUNED, TrialState.COMPLETE, TrialState.PRUNED]
+
+
+def test_search_when_interrupted_then_running_candidates_stay_open_and_go_on_later(session, result):
+    opened = session()
+    first, second = opened.ask("a"), opened.ask("b")
+    opened.adapter.on_trial_result("a", result(0.5))
+    opened.stop.reason = "interrupt"
+    opened.adapter.on_trial_complete("a", result(0.5))
+    opened.adapter.on_trial_complete("b", None)
+    assert opened.adapter.suggest("c") == Searcher.FINISHED
+    assert opened.rows() == {}
+    assert opened.progress.running == 0
+    assert [trial.state for trial in opened.study.trials] == [TrialState.RUNNING] * 2
+
+    again = session()
+    assert again.ask("x") == first
+    assert again.reported == 1
+    assert again.ask("y") == second
+    assert again.reported == 0
+    assert again.ask("z").id == "c0002"
+    again.adapter.on_trial_complete("x", result(0.5, 0.6, 0.7))
+    assert again.trial(0).intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert again.rows()["c0000"]["state"] == "complete"
+
+
+def test_search_when_interrupted_then_a_candidate_that_just_finished_is_kept(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.stop.reason = "interrupt"
+    opened.adapter.on_trial_complete("a", result(0.5, 0.6, 0.7))
+    assert opened.rows()["c0000"]["state"] == "complete"
+
+
+def test_rung_when_reported_again_after_a_resume_then_is_written_once(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.adapter.on_trial_result("a", result(0.5))
+    again = session()  # killed here
+    again.ask("b")
+    again.adapter.on_trial_result("b", result(0.5))  # trained anew from the beginning: the same rung
+    again.adapter.on_trial_complete("b", result(0.5, 0.6, 0.7))
+    sent = [record for record in read_jsonl(again.run / "tracking.jsonl") if record["type"] == "rung"]
+    assert [[point["epoch"] for point in record["curve"]] for record in sent] == [[1], [2, 3]]
+    assert again.trial(0).intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+
+
+def test_crash_between_run_folder_and_study_then_the_study_is_told_at_the_next_start(session, result, monkeypatch):
+    opened = session(("val_accuracy", "params"))
+    opened.ask("a"), opened.ask("b"), opened.ask("c")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(opened.study, "tell", killed)
+        for trial_id, told in (("a", result(0.5, 0.6, 0.7)), ("b", result(0.4)), ("c", {"failure": "NaN"})):
+            with pytest.raises(KeyboardInterrupt):
+                opened.adapter.on_trial_complete(trial_id, told)
+    assert [trial.state for trial in opened.study.trials] == [TrialState.RUNNING] * 3
+
+    again = session(("val_accuracy", "params"))
+    assert [trial.state for trial in again.study.trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    assert again.trial(0).values == [0.7, again.rows()["c0000"]["params"]]
+    assert again.ask("d").id == "c0003"
+
+
+def test_crash_while_a_candidate_was_proposed_then_its_trial_is_closed_as_failed(session):
+    opened = session()
+    opened.study.ask()  # killed before the candidate was written down
+    again = session()
+    assert again.trial(0).state == TrialState.FAIL
+    assert again.ask("a").id == "c0001"
+    assert again.rows() == {}
+
+
+def test_crash_then_every_candidate_ends_exactly_once(session, result):
+    # Whatever order candidates end in and wherever sessions are cut, each is trained once and told once.
+    rng = random.Random(7)
+    for _ in range(8):
+        opened = session(trials=10)
+        running = []
+        for number in range(rng.randint(1, 4)):
+            found = opened.adapter.suggest(str(number))
+            if found == Searcher.FINISHED:
+                break
+            running.append(str(number))
+        for trial_id in running:
+            if rng.random() < 0.6:  # the others are cut by the crash
+                opened.adapter.on_trial_complete(trial_id, result(*[0.5] * rng.choice(RUNGS)))
+    last = session(trials=10)
+    while (found := last.adapter.suggest("last")) != Searcher.FINISHED:
+        assert isinstance(found, dict)
+        last.adapter.on_trial_complete("last", result(0.5, 0.6, 0.7))
+    ended = [row["id"] for row in read_jsonl(last.run / "candidates.jsonl")]
+    assert sorted(ended) == [f"c{number:04d}" for number in range(10)]
+    assert all(trial.state.is_finished() for trial in last.study.trials)
+
+
+def test_constraint_when_broken_then_the_candidate_is_rejected_untrained_and_told_as_pruned(session):
+    opened = session(bounds={"params": 300.0}, trials=20)
+    kept = [opened.ask(str(number)) for number in range(20)]
+    assert all(candidate.architecture["width"] <= 3 for candidate in kept)
+    rejected = [row for row in opened.rows().values() if row["state"] == "rejected"]
+    assert rejected
+    for row in rejected:
+        trial = opened.trial(int(row["id"][1:]))
+        assert trial.state == TrialState.PRUNED
+        assert trial.user_attrs["excess"] == pytest.approx([row["params"] / 300 - 1])
+        assert row["reason"] == f"params {row['params']:,} (at most 300)"
+        assert (row["epochs"], row["train_s"], row["curve"]) == (0, 0.0, [])
+    assert opened.progress.ended["rejected"] == len(rejected)
+    assert not opened.adapter.has_work()  # rejected ones do not count as trained, twenty did
+
+
+def test_constraint_when_no_candidate_can_meet_it_then_the_search_gives_up_with_the_closest_miss(session):
+    opened = session(bounds={"params": 90.0, "flops": 5000.0})
+    assert opened.adapter.suggest("a") == Searcher.FINISHED
+    error = opened.adapter.error
+    assert isinstance(error, RunError)
+    assert f"{REJECTIONS} proposals in a row" in str(error)
+    assert "the closest: params 100 (at most 90)" in str(error)
+    assert error.field == "constraints"
+    assert opened.adapter.suggest("b") == Searcher.FINISHED
+    assert len(opened.study.trials) == REJECTIONS
+
+
+def test_search_when_the_first_candidates_all_fail_then_gives_up_and_shows_the_reason(session):
+    opened = session(trials=20)
+    for number in range(FAILURES):
+        assert opened.adapter.error is None
+        opened.ask(str(number))
+        opened.adapter.on_trial_complete(str(number), {"failure": f"CUDA out of memory {number}"})
+    assert f"the first {FAILURES} candidates all failed" in str(opened.adapter.error)
+    assert f"CUDA out of memory {FAILURES - 1}" in str(opened.adapter.error)
+    assert opened.adapter.suggest("more") == Searcher.FINISHED
+
+
+def test_search_when_one_candidate_trained_then_does_not_give_up_for_failures(session, result):
+    opened = session(trials=20)
+    opened.ask("good")
+    opened.adapter.on_trial_complete("good", result(0.5))
+    for number in range(FAILURES + 2):
+        opened.ask(str(number))
+        opened.adapter.on_trial_complete(str(number), {"failure": "NaN"})
+    assert opened.adapter.error is None
+
+
+def test_adapter_when_pickled_or_saved_then_holds_nothing(session, result, tmp_path):
+    opened = session(trials=50)
+    for number in range(30):
+        opened.ask(str(number))
+        opened.adapter.on_trial_complete(str(number), result(0.5, 0.6, 0.7))
+    assert len(pickle.dumps(opened.adapter)) < 100
+    assert vars(pickle.loads(pickle.dumps(opened.adapter))) == {}  # noqa: S301 (our own bytes)
+    path = tmp_path / "searcher"
+    opened.adapter.save(str(path))
+    assert not path.exists()
+    opened.adapter.restore(str(path))
+    assert opened.adapter.has_work()
+
+
+def test_curves_when_read_from_the_study_then_are_what_each_candidate_reached(session, result):
+    opened = session()
+    opened.ask("a"), opened.ask("b"), opened.ask("c")
+    opened.adapter.on_trial_complete("a", result(0.5, 0.6, 0.7))
+    opened.adapter.on_trial_result("b", result(0.4))
+    assert curves(opened.study) == {"c0000": {1: 0.5, 2: 0.6, 3: 0.7}, "c0001": {1: 0.4}, "c0002": {}}
+
+
+def test_candidate_seed_when_numbers_or_seeds_differ_then_differs_and_else_repeats():
+    seeds = {candidate_seed(seed, number) for seed in range(5) for number in range(200)}
+    assert len(seeds) == 1000
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert candidate_seed(3, 4) == candidate_seed(3, 4)
+
+
+def test_check_constraints_when_some_architecture_keeps_them_then_is_silent():
+    widths = iter([9, 8, 3])
+    check_constraints(lambda: Architecture.of({"width": next(widths)}), costs_of, {"params": 300.0})
+    check_constraints(lambda: Architecture.of({"width": 9}), costs_of, {})
+
+
+def test_check_constraints_when_none_does_then_names_the_closest_in_the_worst_number():
+    widths = iter([9, 5, 4, 6] * 50)
+    with pytest.raises(KdnasError) as caught:
+        check_constraints(lambda: Architecture.of({"width": next(widths)}), costs_of, {"params": 390, "flops": 2000})
+    assert caught.value.exit_code == 2
+    assert "none of 200 architectures" in caught.value.problem
+    assert caught.value.problem.endswith("the closest: params 400 (at most 390), flops 4,000 (at most 2,000)")
+    assert caught.value.value == {"params": 390, "flops": 2000}

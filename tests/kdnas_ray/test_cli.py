@@ -1,0 +1,247 @@
+"""Specification of `kdnas_ray.cli`: what is typed, what is printed, and the exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+import kdnas_ray
+from kdnas_ray import cli
+from kdnas_ray.catalogue import CATALOGUE
+from kdnas_ray.config import SearchConfig
+from search_spaces import KdnasError, RunError
+
+TINY_TEACHER = ("teachers.0.epochs=1", "teachers.0.stem=2", "teachers.0.widths=[2]", "teachers.0.depths=[1]")
+
+
+@pytest.fixture
+def kdnas(monkeypatch, capsys, tmp_path):
+    """Runs `kdnas` with these words in an empty folder; gives exit code, output and error output."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kdnas", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr()
+        return ended.value.code or 0, shown.out, shown.err
+
+    return call
+
+
+def assert_refused(answer: tuple[int, str, str], *parts: str) -> None:
+    code, out, err = answer
+    assert code == 2
+    assert out == ""
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+def test_version_when_asked_then_is_the_packages(kdnas):
+    assert kdnas("--version") == (0, f"kdnas {kdnas_ray.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [[], ["search"], ["teacher"], ["teacher", "train"], ["list"], ["config"]])
+def test_help_when_asked_then_explains_every_command(kdnas, command):
+    code, out, _ = kdnas(*command, "--help")
+    assert code == 0
+    assert "Usage: kdnas" in out
+
+
+def test_module_when_run_then_is_kdnas_and_imports_nothing_heavy():
+    code = (
+        "import runpy, sys; sys.argv = ['kdnas', '--version']\n"
+        "try: runpy.run_module('kdnas_ray', run_name='__main__')\n"
+        "except SystemExit as end: print(end.code, sorted({'ray', 'optuna', 'mlflow'} & set(sys.modules)))\n"
+    )
+    shown = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"kdnas {kdnas_ray.__version__}\n0 []\n"
+
+
+def test_package_when_imported_then_offers_what_python_users_need():
+    assert set(kdnas_ray.__all__) >= {"KdnasError", "RunError", "SearchConfig", "SearchResult", "resume", "search"}
+    assert kdnas_ray.SearchConfig is SearchConfig
+    with pytest.raises(AttributeError, match="no attribute 'serach'"):
+        kdnas_ray.serach  # noqa: B018
+
+
+@pytest.mark.parametrize("before", ["", "import kdnas_ray.search", "import kdnas_ray.results"])
+def test_search_when_imported_from_the_package_then_is_the_function_whatever_was_imported_before(before):
+    code = f"{before}\nfrom kdnas_ray import search, resume\nfrom kdnas_ray import search as again\n" + (
+        "import kdnas_ray; print(callable(search), again is search is kdnas_ray.search, callable(resume))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "True True True\n"
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_list_when_asked_for_json_then_gives_name_summary_and_source(kdnas, kind):
+    code, out, err = kdnas("list", kind, "--json")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert [row["name"] for row in rows] == list(CATALOGUE[kind])
+    assert all(set(row) == {"name", "summary", "source"} for row in rows)
+
+
+def test_list_when_asked_for_people_then_gives_a_line_an_entry(kdnas):
+    code, out, _ = kdnas("list", "samplers")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(CATALOGUE["samplers"])
+    assert "[Bergstra 2011" in out
+
+
+def test_list_when_the_kind_is_unknown_then_suggests(kdnas):
+    assert_refused(kdnas("list", "sampler"), "sampler", "did you mean 'samplers'?")
+
+
+def test_config_when_printed_then_is_the_resolved_yaml(kdnas):
+    code, out, _ = kdnas("config", "budget.trials=7", "sampler=nsga2")
+    assert code == 0
+    data = yaml.safe_load(out)
+    assert data["budget"]["trials"] == 7
+    assert data["sampler"] == {"name": "nsga2", "population": 16}
+    assert list(data) == list(SearchConfig().resolved())
+
+
+def test_config_when_asked_for_its_schema_then_is_json(kdnas):
+    code, out, _ = kdnas("config", "--schema")
+    assert code == 0
+    jsonschema.Draft202012Validator(json.loads(out)).validate(SearchConfig().resolved())
+
+
+def test_init_when_run_then_writes_a_file_that_config_reads_and_never_overwrites(kdnas):
+    code, out, _ = kdnas("init")
+    assert code == 0
+    assert "kdnas search kdnas.yaml" in out
+    code, out, _ = kdnas("config", "kdnas.yaml")
+    assert code == 0
+    assert yaml.safe_load(out) == SearchConfig().resolved()
+    assert_refused(kdnas("init"), "kdnas.yaml", "exists already")
+    assert_refused(kdnas("init", "no/such/folder/c.yaml"), "its folder does not exist")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["budgte.trials=3"], ["budgte", "did you mean 'budget'?"]),
+        (["budget.trails=3"], ["budget.trails = 3", "did you mean 'trials'?"]),
+        (["budget.trials=many"], ["budget.trials = 'many'", "valid integer"]),
+        (["space=mobilenet-like"], ["space = 'mobilenet-like'", "known: resnet"]),
+        (["nowhere.yaml"], ["nowhere.yaml", "kdnas init"]),
+        (["a.yaml", "b.yaml"], ["more than one configuration"]),
+        (["broken.yaml"], ["broken.yaml", "not valid YAML in line 2"]),
+    ],
+)
+@pytest.mark.parametrize("command", [["config"], ["search"], ["teacher", "train"]])
+def test_bad_input_when_given_then_is_one_clear_message_and_exit_code_2(kdnas, command, words, parts):
+    Path("broken.yaml").write_text("budget: {trials: 3\n")
+    assert_refused(kdnas(*command, *words), "Error: ", *parts)
+    assert [path.name for path in Path().iterdir()] == ["broken.yaml"]  # nothing was begun
+
+
+@pytest.mark.parametrize("words", [["searhc"], ["search", "--uot", "x"], ["list"], ["retrain", "run", "--top", "0"]])
+def test_command_line_when_misspelt_then_exits_with_2(kdnas, words):
+    assert_refused(kdnas(*words), "Usage: kdnas")
+
+
+@pytest.mark.parametrize("command", [["resume"], ["retrain"], ["report"], ["sync"], ["compare"]])
+def test_run_when_it_is_no_run_folder_then_is_refused(kdnas, command):
+    runs = ["nothing", "nothing"] if command == ["compare"] else ["nothing"]
+    assert_refused(kdnas(*command, *runs), "not a run folder", "nothing")
+
+
+def test_run_folder_when_it_exists_then_is_refused_with_the_way_on(kdnas):
+    Path("run").mkdir()
+    (Path("run") / "a").touch()
+    assert_refused(kdnas("search", "--out", "run"), "--out = 'run'", "kdnas resume run")
+
+
+def test_resume_when_an_override_would_change_the_search_then_is_refused(kdnas):
+    Path("run").mkdir()
+    (Path("run") / "config.yaml").write_text("seed: 0\n")
+    assert_refused(kdnas("resume", "run", "space.stages=2"), "space.stages", "budget, resources, retrain and tracking")
+    assert_refused(kdnas("resume", "run", "budget.trials"), "an override is key.path=value")
+
+
+def failing(error: BaseException) -> Any:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (KdnasError("cannot be", field="x", value=3, remedy="do y"), 2, "Error: x = 3: cannot be\n  do y\n"),
+        (RunError("broke", field="search"), 1, "Error: search: broke\n"),
+        (
+            ZeroDivisionError("by zero [bold]"),
+            1,
+            "Failed: ZeroDivisionError: by zero [bold]\n  `--debug` shows where.\n",
+        ),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_failure_when_it_reaches_the_command_line_then_has_its_exit_code_and_no_traceback(
+    kdnas, monkeypatch, error, code, shown
+):
+    monkeypatch.setattr("kdnas_ray.catalogue.catalogue", failing(error))
+    assert kdnas("list", "spaces") == (code, "", shown)
+
+
+@pytest.mark.parametrize("error", [KdnasError("cannot be", field="x"), ZeroDivisionError("by zero")])
+def test_debug_when_asked_then_shows_the_traceback(monkeypatch, error):
+    monkeypatch.setattr("kdnas_ray.catalogue.catalogue", failing(error))
+    for words in (["--debug", "list", "spaces"], ["list", "spaces", "--debug"]):
+        monkeypatch.setattr(sys, "argv", ["kdnas", *words])
+        with pytest.raises(type(error)):
+            cli.main()
+
+
+def test_debug_when_run_as_a_program_then_prints_where_it_happened():
+    words = [sys.executable, "-m", "kdnas_ray", "config", "nowhere.yaml"]
+    plain = subprocess.run(words, capture_output=True, text=True)
+    debug = subprocess.run([*words, "--debug"], capture_output=True, text=True)
+    assert (plain.returncode, "Traceback" in plain.stderr) == (2, False)
+    assert "Traceback" in debug.stderr
+    assert "read_file" in debug.stderr
+
+
+def test_search_when_interrupted_then_exits_with_130_and_says_how_to_go_on(kdnas, monkeypatch):
+    from kdnas_ray.search import Interrupted
+
+    monkeypatch.setattr(sys.modules["kdnas_ray.search"], "search", failing(Interrupted("runs/a")))
+    code, out, err = kdnas("search")
+    assert (code, err) == (130, "")
+    assert "kdnas resume runs/a" in out
+
+
+def test_teacher_when_trained_then_lies_in_a_folder_that_a_search_can_use(kdnas):
+    code, out, _ = kdnas("teacher", "train", *TINY_TEACHER, "--out", "mine")
+    assert code == 0
+    assert "mine: validation accuracy 0." in out
+    setting = out.strip().splitlines()[-1].partition("'")[2].rstrip("'")
+    assert setting == "teachers=[{name: folder, path: mine}]"
+    from kdnas_ray.config import read
+    from kdnas_ray.prepare import plan
+
+    made = plan(read({}, [setting, "recipes.hints=[false]", "constraints={}"]))
+    assert made.teacher_costs["params"] == 9 * 2 + 4 + 2 * 9 * 4 + 8 + 2 * 10 + 10
+    assert_refused(kdnas("teacher", "train", "--out", "mine"), "--out = 'mine'", "exists already")
+
+
+def test_teacher_when_it_is_trained_already_then_is_refused(kdnas):
+    assert_refused(kdnas("teacher", "train", "teachers=[{name: folder, path: x}]"), "this teacher is trained already")
+
+
+def test_ui_when_nothing_was_tracked_here_then_is_refused(kdnas, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert_refused(kdnas("ui"), "no search was tracked here yet")
+    assert kdnas("ui", "--port", "70000")[0] == 2

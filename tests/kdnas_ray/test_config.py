@@ -1,0 +1,419 @@
+"""Specification of `kdnas_ray.config`: defaults, overrides, the schema, and a clear refusal of everything else."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from kdnas_ray.config import SearchConfig, json_schema, read, read_file
+from search_spaces import KdnasError, Registry, ResNetSpace
+from trainables.recipe import SimpleRecipes
+from trainables.tasks import DigitsTask
+from trainables.teachers import TrainedTeacher
+
+DEFAULTS = SearchConfig().resolved()  # their values are held by surface.yaml, see test_surface
+CHOICES = ("task", "space", "recipes", "evaluator", "sampler", "scheduler")
+SECTIONS = ("bank", "budget", "resources", "retrain", "tracking")
+
+
+def refusal(data: Any = None, overrides: tuple[str, ...] = ()) -> KdnasError:
+    with pytest.raises(KdnasError) as caught:
+        read(data, overrides)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_configuration_when_empty_then_holds_every_default():
+    assert read() == read({}) == SearchConfig()
+    assert list(DEFAULTS) == [
+        "task", "teachers", "bank", "space", "recipes", "evaluator", "sampler", "scheduler", "objectives",
+        "constraints", "budget", "resources", "retrain", "tracking", "seed",
+    ]  # fmt: skip
+
+
+def test_configuration_when_resolved_and_read_again_then_is_the_same():
+    config = read(
+        {
+            "task": {"name": "images", "path": "data.parquet", "size": 32, "augmentation": {"crop": 2}},
+            "teachers": [{"name": "module", "factory": "mine:net", "taps": {"stage2": "layer2"}}],
+            "space": {"stages": 2, "widths": [4]},
+            "sampler": "nsga2",
+            "scheduler": {"name": "full", "max_epochs": 5},
+            "objectives": ["val_accuracy", "flops"],
+            "constraints": {"flops": 1e6, "params": {"max": 5000, "of_teacher": 0.5}},
+            "budget": {"trials": None, "wall_s": 60},
+            "seed": 7,
+        }
+    )
+    again = read(yaml.safe_load(yaml.safe_dump(config.resolved())))
+    assert again == config
+    assert again.resolved() == config.resolved()
+
+
+def test_configuration_when_read_then_gives_typed_frozen_entries():
+    config = read({"space": {"stages": 2}, "teachers": ["trained"]})
+    assert config.space == ResNetSpace(stages=2)
+    assert config.task == DigitsTask()
+    assert config.recipes == SimpleRecipes()
+    assert config.teachers == [TrainedTeacher()]
+    with pytest.raises(Exception, match="frozen"):
+        config.seed = 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.space.stages = 3
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choice_when_given_as_name_object_or_options_alone_then_is_the_same_entry(choice):
+    name = DEFAULTS[choice]["name"]
+    assert (
+        read({choice: name}).resolved()
+        == read({choice: {"name": name}}).resolved()
+        == read({choice: {}}).resolved()
+        == read({}, [f"{choice}={name}"]).resolved()
+        == DEFAULTS
+    )
+
+
+def _every_choice() -> list[tuple[str, Registry, str]]:
+    from kdnas_ray.catalogue import CATALOGUE
+    from kdnas_ray.starter import LISTED
+
+    return [(key, CATALOGUE[kind], name) for key, kind in LISTED.items() for name in CATALOGUE[kind]]
+
+
+@pytest.mark.parametrize(
+    ("key", "registry", "name"), _every_choice(), ids=lambda part: part if str(part) == part else ""
+)
+def test_entry_of_every_registry_when_named_then_is_known(key, registry, name):
+    required = {
+        field.name: "somewhere"
+        for field in dataclasses.fields(registry[name])
+        if field.default is field.default_factory is dataclasses.MISSING
+    }
+    entry = {"name": name, **required}
+    value = getattr(read({key: [entry] if key == "teachers" else entry}), key)
+    assert type(value[0] if key == "teachers" else value) is registry[name]
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("budget.trials=50", ("budget", "trials"), 50),
+        ("budget.wall_s=1e3", ("budget", "wall_s"), 1000.0),
+        ("budget.wall_s=1.5", ("budget", "wall_s"), 1.5),
+        ("seed=3", ("seed",), 3),
+        ("tracking.enabled=false", ("tracking", "enabled"), False),
+        ("tracking.uri=sqlite:///a=b.db", ("tracking", "uri"), "sqlite:///a=b.db"),
+        ("tracking.experiment='3'", ("tracking", "experiment"), "3"),
+        ("sampler=nsga2", ("sampler", "name"), "nsga2"),
+        ("sampler.candidates=5", ("sampler", "candidates"), 5),
+        ("space.widths=[4, 8]", ("space", "widths"), [4, 8]),
+        ("task.augmentation.flip=true", ("task", "augmentation", "flip"), True),
+        ("teachers.0.epochs=3", ("teachers", 0, "epochs"), 3),
+        ("objectives=[val_accuracy,params]", ("objectives",), ["val_accuracy", "params"]),
+        ("constraints.params=20000", ("constraints", "params", "max"), 20000),
+        ("constraints.flops.of_teacher=0.2", ("constraints", "flops", "of_teacher"), 0.2),
+        ("constraints={}", ("constraints",), {}),
+        ("resources.workers=null", ("resources", "workers"), None),
+        (" retrain.top =2", ("retrain", "top"), 2),
+    ],
+)
+def test_override_when_given_then_sets_that_key(override, path, value):
+    found: Any = read({}, [override]).resolved()
+    for part in path:
+        found = found[part]
+    assert found == value
+
+
+def test_overrides_when_several_then_the_last_wins_and_the_others_stay():
+    config = read({"budget": {"trials": 3, "wall_s": 9}}, ["budget.trials=4", "seed=1", "budget.trials=5"])
+    assert (config.budget.trials, config.budget.wall_s, config.seed) == (5, 9, 1)
+
+
+def test_override_of_an_option_when_the_entry_is_a_bare_name_then_keeps_the_name():
+    assert read({"sampler": "nsga2"}, ["sampler.population=8"]).resolved()["sampler"] == {
+        "name": "nsga2",
+        "population": 8,
+    }
+
+
+def test_override_of_a_list_element_when_others_are_there_then_changes_that_one_alone():
+    data = {"teachers": ["trained"], "space": {"widths": [4, 8, 16]}}
+    config = read(data, ["teachers.0.epochs=2", "space.widths.1=6", "space.widths.3=32"])
+    assert config.teachers[0].epochs == 2
+    assert config.space.widths == (4, 6, 16, 32)
+
+
+def test_data_when_overridden_then_stays_as_the_caller_had_it():
+    data = {"budget": {"trials": 3}, "teachers": ["trained"]}
+    read(data, ["budget.trials=5", "teachers.0.epochs=2"])
+    assert data == {"budget": {"trials": 3}, "teachers": ["trained"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "suggestion"),
+    [
+        ({"budgte": {}}, "budgte", "budget"),
+        ({"budget": {"trails": 3}}, "budget.trails", "trials"),
+        ({"bank": {"veiws": 3}}, "bank.veiws", "views"),
+        ({"resources": {"cpus": 3}}, "resources.cpus", "cpu"),
+        ({"retrain": {"tops": 3}}, "retrain.tops", "top"),
+        ({"tracking": {"experimnt": "x"}}, "tracking.experimnt", "experiment"),
+        ({"constraints": {"params": {"mx": 3}}}, "constraints.params.mx", "max"),
+        ({"space": {"name": "resnet", "stagse": 3}}, "space.stagse", "stages"),
+        ({"recipes": {"alhpa": [0, 1]}}, "recipes.alhpa", "alpha"),
+        ({"scheduler": {"max_epoch": 3}}, "scheduler.max_epoch", "max_epochs"),
+        ({"teachers": [{"width": [3]}]}, "teachers.width", "widths"),
+        ({"task": {"augmentation": {"shfit": 2}}}, "task.augmentation.shfit", "shift"),
+        ({"task": {"name": "images", "pth": "x"}}, "task.pth", "path"),  # also leaves `path` missing
+    ],
+)
+def test_key_when_misspelt_then_says_which_was_meant_and_which_are_known(data, field, suggestion):
+    error = refusal(data)
+    assert error.field == field
+    assert error.problem == "unknown key"
+    assert f"did you mean {suggestion!r}?" in error.remedy
+    assert f"known: {suggestion}" in error.remedy or f", {suggestion}" in error.remedy
+
+
+def test_key_when_like_no_other_then_lists_the_known_ones():
+    error = refusal({"zzz": 1})
+    assert error.remedy == "known: " + ", ".join(DEFAULTS)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_name_when_unknown_then_lists_the_known_ones(choice):
+    error = refusal({}, (f"{choice}=mobilenet-like",))
+    assert error.field == choice
+    assert error.problem.startswith("unknown ")
+    assert DEFAULTS[choice]["name"] in error.remedy.partition("known: ")[2].split(", ")
+
+
+def test_name_when_misspelt_then_suggests_the_right_one():
+    assert refusal({"space": "resnett"}).remedy == "did you mean 'resnet'? known: resnet"
+    assert "did you mean 'trained'?" in refusal({"teachers": ["trainde"]}).remedy
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({"budget": {"trials": "many"}}, "budget.trials"),
+        ({"budget": {"trials": 1.5}}, "budget.trials"),
+        ({"budget": {"trials": 0}}, "budget.trials"),
+        ({"budget": {"wall_s": 0}}, "budget.wall_s"),
+        ({"budget": {"trials": None}}, "budget"),
+        ({"budget": 5}, "budget"),
+        ({"budget": None}, "budget"),
+        ({"budget": [3]}, "budget"),
+        ({"budget": {1: 2}}, "budget.1"),
+        ({1: 2}, "1"),
+        ({"bank": {"views": 0}}, "bank.views"),
+        ({"resources": {"cpu": 0}}, "resources.cpu"),
+        ({"resources": {"gpu": -1}}, "resources.gpu"),
+        ({"resources": {"workers": 0}}, "resources.workers"),
+        ({"retrain": {"top": -1}}, "retrain.top"),
+        ({"retrain": {"epochs": 0}}, "retrain.epochs"),
+        ({"retrain": {"seeds": 0}}, "retrain.seeds"),
+        ({"tracking": {"enabled": "maybe"}}, "tracking.enabled"),
+        ({"tracking": {"uri": 5}}, "tracking.uri"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**31}, "seed"),
+        ({"seed": {"x": 3}}, "seed"),
+        ({"objectives": "val_accuracy"}, "objectives"),
+        ({"objectives": []}, "objectives"),
+        ({"objectives": ["params"]}, "objectives"),
+        ({"objectives": ["val_accuracy", "val_accuracy"]}, "objectives"),
+        ({"objectives": ["val_accuracy", "size"]}, "objectives"),
+        ({"constraints": None}, "constraints"),
+        ({"constraints": ["params"]}, "constraints"),
+        ({"constraints": {"size": 3}}, "constraints"),
+        ({"constraints": {"val_accuracy": 0.9}}, "constraints"),
+        ({"constraints": {"params": -3}}, "constraints.params.max"),
+        ({"constraints": {"params": "few"}}, "constraints.params"),
+        ({"constraints": {"params": True}}, "constraints.params"),
+        ({"constraints": {"params": {}}}, "constraints.params"),
+        ({"constraints": {"params": math.inf}}, "constraints.params.max"),
+        ({"space": 5}, "space"),
+        ({"space": None}, "space"),
+        ({"space": ["resnet"]}, "space"),
+        ({"space": {"name": ["resnet"]}}, "space"),
+        ({"space": {"stages": "three"}}, "space.stages"),
+        ({"space": {"stages": 0}}, "space.stages"),
+        ({"space": {"widths": []}}, "space.widths"),
+        ({"space": {"widths": 8}}, "space.widths"),
+        ({"space": {"widths": [8, "x"]}}, "space.widths.1"),
+        ({"space": {"blocks": ["conv"]}}, "space.blocks"),
+        ({"space": {"kernels": [4]}}, "space.kernels"),
+        ({"recipes": {"alpha": 0.5}}, "recipes.alpha"),
+        ({"recipes": {"alpha": [0.9, 0.1]}}, "recipes.alpha"),
+        ({"recipes": {"alpha": [0, 2]}}, "recipes.alpha"),
+        ({"recipes": {"alpha": [0, 0.5, 1]}}, "recipes.alpha"),
+        ({"recipes": {"schedules": ["cosine"]}}, "recipes.schedules"),
+        ({"recipes": {"hints": [True], "taps": []}}, "recipes.taps"),
+        ({"recipes": {"batch_size": 1}}, "recipes.batch_size"),
+        ({"task": "images"}, "task.path"),
+        ({"task": {"augmentation": "flip"}}, "task.augmentation"),
+        ({"task": {"augmentation": {"shift": -1}}}, "task.augmentation.shift"),
+        ({"teachers": []}, "teachers"),
+        ({"teachers": "trained"}, "teachers"),
+        ({"teachers": ["trained", "trained"]}, "teachers"),
+        ({"teachers": [{"name": "folder"}]}, "teachers.path"),
+        ({"teachers": [{"epochs": 0}]}, "teachers.epochs"),
+        ({"sampler": {"startup_trials": 0}}, "sampler.startup_trials"),
+        ({"sampler": {"name": "nsga2", "population": 1}}, "sampler.population"),
+        ({"scheduler": {"max_epochs": 0}}, "scheduler.max_epochs"),
+        ({"scheduler": {"grace_epochs": 28}}, "scheduler.grace_epochs"),
+        ({"scheduler": {"reduction_factor": 1}}, "scheduler.reduction_factor"),
+        ({"scheduler": {"reduction_factor": math.nan}}, "scheduler.reduction_factor"),
+        ({"evaluator": {"name": "scratch", "epochs": 3}}, "evaluator.epochs"),
+    ],
+    ids=str,
+)
+def test_value_when_impossible_then_names_the_field_and_what_to_do(data, field):
+    error = refusal(data)
+    assert error.field == field
+    assert str(error).startswith(field)
+    assert error.problem
+    for jargon in ("instance of", "BaseModel", "pydantic"):
+        assert jargon not in str(error)
+
+
+@pytest.mark.parametrize(("data", "remedy"), [
+    ({"budget": 5}, "give an object with keys of: trials, wall_s"),
+    ({"task": {"augmentation": 5}}, "give an object with keys of: shift, crop, flip, cutout"),
+    ({"constraints": {"params": "few"}}, "give an object with keys of: max, of_teacher"),
+    ({"sampler": {"name": "nsga2", "population": 1}}, "choose at least 2"),
+    ({"objectives": ["accuracy"]}, "did you mean 'val_accuracy'? known: val_accuracy, params, flops"),
+    ({"constraints": {"val_accuracy": 1}}, "known: params, flops"),
+])  # fmt: skip
+def test_remedy_when_a_value_is_refused_then_says_what_would_be_right(data, remedy):
+    assert refusal(data).remedy == remedy
+
+
+def test_refused_value_when_shown_then_is_the_users_own():
+    assert refusal({"sampler": {"name": "nsga2", "population": 1}}).value == 1
+    assert refusal({"budget": {"trials": "many"}}).value == "many"
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("budget.trials", "an override is key.path=value"),
+        ("=3", "an override is key.path=value"),
+        ("budget..trials=3", "an override is key.path=value"),
+        (".seed=3", "an override is key.path=value"),
+        ("budget.trials=[3", "the value is not valid YAML"),
+        ("seed=!!python/object/apply:os.system [ls]", "the value is not valid YAML"),
+        ("teachers.first.epochs=3", "a list is addressed by numbers"),
+        ("teachers.2.epochs=3", "the list is not that long"),
+        ("teachers.99999999999.epochs=3", "the list is not that long"),
+        ("budgte.trials=3", "unknown key"),
+        ("seed.x=3", "invalid value"),
+    ],
+)
+def test_override_when_wrong_then_is_refused_with_its_text(override, problem):
+    error = refusal({"teachers": ["trained"]}, (override,))
+    assert error.problem == problem
+    assert error.field in (override.partition("=")[0], "override", "budgte", "seed")
+
+
+def test_file_when_read_then_gives_its_keys_and_takes_overrides(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("budget: {trials: 3}\nsampler: nsga2  # ä\n", encoding="utf8")
+    config = read_file(path, ["seed=4"])
+    assert (config.budget.trials, type(config.sampler).__name__, config.seed) == (3, "NSGA2", 4)
+
+
+def test_file_when_empty_then_gives_the_defaults(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("# nothing yet\n")
+    assert read_file(path) == SearchConfig()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"budget: {trials: 3\n", "is not valid YAML in line 2"),
+        (b"budget:\n\ttrials: 3\n", "is not valid YAML in line 2"),
+        (b"- a\n- b\n", "holds no keys"),
+        (b"just words\n", "holds no keys"),
+        (b"a: \xff\xfe\n", "cannot be read"),
+        (b"a: !!python/object/apply:os.getcwd []\n", "is not valid YAML in line 1"),
+    ],
+)
+def test_file_when_broken_then_names_file_and_line(tmp_path, content, problem):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(KdnasError) as caught:
+        read_file(path)
+    assert caught.value.problem.startswith(problem)
+    assert caught.value.value == str(path)
+
+
+def test_file_when_missing_or_a_folder_then_is_refused(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(KdnasError, match="cannot be read"):
+            read_file(path)
+
+
+def test_schema_when_checked_then_is_valid_and_takes_what_read_takes():
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for data in (
+        DEFAULTS,
+        {},
+        {"space": "resnet"},
+        {"space": {"stages": 2}},
+        {"teachers": ["trained"]},
+        {"constraints": {"params": 20000, "flops": {"of_teacher": 0.1}}},
+        {"recipes": {"alpha": [0.1, 0.2]}},
+        {"budget": {"wall_s": 3, "trials": None}},
+    ):
+        read(data)
+        assert list(validator.iter_errors(data)) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"budgte": {}},
+        {"space": "mobilenet-like"},
+        {"space": {"stagse": 2}},
+        {"task": {"augmentation": {"shfit": 1}}},
+        {"task": {"name": "images"}},
+        {"constraints": {"params": -1}},
+        {"budget": {"trials": 0}},
+        {"seed": "x"},
+    ],
+    ids=str,
+)
+def test_schema_when_data_is_wrong_then_says_so_as_read_does(data):
+    refusal(data)
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(data)
+
+
+def test_schema_when_read_by_an_editor_then_describes_every_section():
+    schema = json_schema()
+    assert list(schema["properties"]) == list(DEFAULTS)
+    for name in SECTIONS:
+        definition = schema["$defs"][schema["properties"][name]["$ref"].rsplit("/", 1)[-1]] if (
+            "$ref" in schema["properties"][name]
+        ) else schema["properties"][name]  # fmt: skip
+        assert all(option.get("description") for option in definition.get("properties", {}).values()), name
+
+
+def test_every_key_when_looked_up_then_has_a_description():
+    # The entries' options are described in their docstrings' `Args:`; the sections' in pydantic.
+    config = SearchConfig()
+    for name in (*CHOICES, *SECTIONS):
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            missing = [key for key, field in type(value).model_fields.items() if not field.description]
+        else:
+            missing = [f.name for f in dataclasses.fields(value) if f"{f.name}: " not in (type(value).__doc__ or "")]
+        assert missing == [], name

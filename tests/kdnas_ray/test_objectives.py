@@ -1,0 +1,49 @@
+"""Specification of `kdnas_ray.objectives`: directions, bounds, and how far a bound is exceeded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdnas_ray.config import Bound
+from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, excess, limits
+
+POSITIVE = st.floats(1e-3, 1e12)
+
+
+def test_objectives_when_listed_then_only_those_known_before_training_can_be_bounded():
+    assert {name: (o.maximise, o.needs_training) for name, o in OBJECTIVES.items()} == {
+        "val_accuracy": (True, True),
+        "params": (False, False),
+        "flops": (False, False),
+    }
+    assert CONSTRAINABLE == ["params", "flops"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "limit"),
+    [
+        (Bound(max=500), 500),
+        (Bound(of_teacher=0.1), 100),
+        (Bound(max=500, of_teacher=0.1), 100),
+        (Bound(max=50, of_teacher=0.1), 50),
+        (Bound(of_teacher=2), 2000),
+    ],
+)
+def test_limit_when_bounds_are_given_then_is_the_tighter_one(bound, limit):
+    assert limits({"params": bound}, {"params": 1000, "flops": 7}) == {"params": pytest.approx(limit)}
+
+
+def test_limits_when_nothing_is_constrained_then_are_empty():
+    assert limits({}, {"params": 1000}) == {}
+    assert excess({"params": 1000}, {}) == {}
+
+
+def test_excess_when_half_too_much_then_is_one_half():
+    bounds = {"params": 100.0, "flops": 10.0}
+    assert excess({"params": 150, "flops": 5}, bounds) == {"params": 0.5, "flops": -0.5}
+
+
+@given(cost=POSITIVE, bound=POSITIVE)
+def test_excess_when_compared_then_is_positive_exactly_where_the_bound_is_broken(cost, bound):
+    assert (excess({"params": cost}, {"params": bound})["params"] > 0) == (cost / bound > 1)
+    assert excess({"params": bound}, {"params": bound})["params"] == 0

@@ -1,0 +1,172 @@
+"""Specification of `kdnas_ray.prepare`: what cannot work is refused before any work starts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdnas_ray.config import read
+from kdnas_ray.prepare import check_folder, knowledge, needed_bytes, plan
+from search_spaces import Architecture, KdnasError
+
+# A teacher and a space that cost next to nothing.
+SMALL: dict[str, Any] = {
+    "teachers": [{"stem": 4, "widths": [4, 6], "depths": [1, 1], "epochs": 1, "views": 2}],
+    "space": {"stages": 2, "stem_widths": [2], "widths": [2, 3], "depths": [1], "kernels": [3], "blocks": ["basic"]},
+    "recipes": {"hints": [False]},
+    "bank": {"views": 2},
+    "constraints": {},
+}
+ONLY = Architecture.of(
+    {"stem.width": 2}
+    | {f"stage{stage}.{trait}": value for stage in (1, 2)
+       for trait, value in (("depth", 1), ("width", 2), ("kernel", 3), ("block", "basic"))}
+)  # fmt: skip
+
+
+def planned(*overrides: str):
+    return plan(read(SMALL, overrides))
+
+
+def refusal(*overrides: str) -> KdnasError:
+    with pytest.raises(KdnasError) as caught:
+        planned(*overrides)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def resnet_params(stem: int, widths: list[int]) -> int:
+    """Parameters of basic residual stages of one block on one channel with ten classes, by hand."""
+    total, width = 9 * stem + 2 * stem, stem
+    for stage, out in enumerate(widths):
+        shortcut = width * out + 2 * out if stage or width != out else 0
+        total += 9 * width * out + 9 * out * out + 4 * out + shortcut
+        width = out
+    return total + width * 10 + 10
+
+
+def test_plan_when_possible_then_knows_costs_bounds_and_taps():
+    hints = ("recipes.hints=[true]", "recipes.taps=[stage2]")
+    made = planned("constraints.params.of_teacher=0.9", "constraints.flops=1000000", *hints)
+    teacher = resnet_params(4, [4, 6])
+    assert made.teacher_costs["params"] == teacher
+    assert made.bounds == {"params": pytest.approx(0.9 * teacher), "flops": 1_000_000}
+    assert made.taps == ("stage2",)
+    assert made.costs(ONLY)["params"] == resnet_params(2, [2, 2])
+    assert made.data.shape == (1, 8, 8)
+
+
+def test_constraint_when_no_student_can_keep_it_then_names_the_closest_miss():
+    error = refusal("constraints.params=100")
+    assert error.field == "constraints"
+    smallest = resnet_params(2, [2, 2])
+    assert error.problem.endswith(f"the closest: params {smallest} (at most 100)")
+    assert error.value == {"params": 100}
+    assert "loosen the constraint" in error.remedy
+
+
+def test_constraint_when_a_share_of_the_teacher_then_the_message_gives_the_number():
+    error = refusal("constraints.params.of_teacher=0.01")
+    assert error.value == {"params": round(0.01 * resnet_params(4, [4, 6]))}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "problem"),
+    [
+        (("recipes.hints=[true]", "recipes.taps=[stage3]"), "recipes.taps", "the teacher has no such tap"),
+        (
+            ("recipes.hints=[true]", "recipes.taps=[stage3]", "teachers.0.widths=[4,4,4]", "teachers.0.depths=[1,1,1]"),
+            "recipes.taps",
+            "the students have no such tap",
+        ),
+        (("recipes.batch_size=5000",), "recipes.batch_size", "larger than the training split of 1079 samples"),
+        (("task.validation=0.6", "task.test=0.4"), "task.validation", "nothing is left to train on"),
+        (("task.test=1.5",), "task.test", "a share lies between 0 and 1"),
+        (("teachers.0={name: folder, path: nowhere}",), "path", "no usable model here"),
+        (("teachers.0={name: module, factory: 'no_such_package:net'}",), "teachers.factory", "cannot be imported"),
+        (("teachers.0={name: module, factory: 'builtins:dict'}",), "teachers.factory", "not an nn.Module"),
+        (("task={name: images, path: nowhere.parquet}",), "task.path", ""),
+    ],
+)
+def test_plan_when_the_parts_do_not_fit_then_is_refused(overrides, field, problem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = refusal(*overrides)
+    assert error.field == field
+    assert problem in error.problem
+    assert list(tmp_path.iterdir()) == []  # no work was started
+
+
+def test_tap_when_missing_then_says_which_there_are():
+    assert "its taps: stage1, stage2, penultimate, logits" in refusal(
+        "recipes.hints=[true]", "recipes.taps=[stage9]"
+    ).remedy  # fmt: skip
+
+
+def test_teacher_when_it_knows_other_classes_or_images_then_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "foreign_teachers.py").write_text(
+        "from torch import nn\n"
+        "def seven(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
+        "def colour(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    error = refusal("teachers.0={name: module, factory: 'foreign_teachers:seven'}")
+    assert "(2, 7)" in error.problem
+    assert "(2, 10)" in error.problem
+    with pytest.warns(UserWarning, match="Lazy"):
+        error = refusal("teachers.0={name: module, factory: 'foreign_teachers:colour'}")
+    assert "does not take inputs of shape (1, 8, 8)" in error.problem
+
+
+def test_costs_when_asked_again_then_are_remembered(monkeypatch):
+    made = planned()
+    first = made.costs(ONLY)
+    monkeypatch.setattr("kdnas_ray.prepare.count", lambda *_: pytest.fail("counted again"))
+    assert made.costs(ONLY) is first
+
+
+def test_knowledge_when_asked_again_then_nothing_is_computed_and_a_corrupt_bank_is_made_anew(tmp_path, run):
+    made = planned(f"bank.cache={tmp_path / 'cache'}")
+    said: list[str] = []
+    teacher, bank = knowledge(made, run, said.append)
+    assert [line for line in said if line.startswith("Training the teacher")]
+    assert bank.logits.shape == (2, 1, 1079, 10)
+
+    said.clear()
+    again, same = knowledge(made, run, said.append)
+    assert said == ["Knowledge bank: 2 views of 1,079 samples, read from the cache"]
+    assert again.digest == teacher.digest
+    assert np.array_equal(same.logits, bank.logits)
+
+    (stored,) = (tmp_path / "cache" / "banks").glob("*/bank.safetensors")
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    said.clear()
+    _, mended = knowledge(made, run, said.append)
+    assert said[0] == "the stored bank is unusable: its checksum does not match; computing it again."
+    assert np.array_equal(mended.logits, bank.logits)
+
+    said.clear()  # more views are another bank, of the same teacher
+    knowledge(planned(f"bank.cache={tmp_path / 'cache'}", "bank.views=1"), run, said.append)
+    assert said == ["Knowledge bank: asking the teacher about 1 views of 1,079 samples"]
+
+
+def test_run_folder_when_it_exists_then_is_refused_and_an_empty_one_taken(tmp_path):
+    check_folder(tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    check_folder(tmp_path / "empty")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    for folder in (tmp_path / "full", tmp_path / "full" / "a"):
+        with pytest.raises(KdnasError) as caught:
+            check_folder(folder)
+        assert (caught.value.field, caught.value.value) == ("--out", str(folder))
+        assert f"kdnas resume {folder}" in caught.value.remedy
+
+
+def test_needed_bytes_when_everything_is_counted_then_leaves_a_reserve(tmp_path, run):
+    class Sized:
+        nbytes = 10**9
+
+    assert needed_bytes(Sized(), [Sized(), Sized()]) > 3 * 10**9  # type: ignore[arg-type]

@@ -1,0 +1,197 @@
+"""Specification of `kdnas_ray.results`: summary, ranking and headline come from the run folder alone."""
+
+import io
+import json
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from kdnas_ray.config import read
+from kdnas_ray.prepare import Plan, plan
+from kdnas_ray.results import SearchResult, end_record, headline, ranking_table, write_summary
+from kdnas_ray.runs import append_jsonl, read_summary, write_state
+from trainables.model_files import save_student
+from trainables.teachers import build_teacher
+
+SUMMARY = {
+    "teacher": {"accuracy": 0.98, "params": 696_042, "flops": 13_000_000},
+    "best": {"id": "c0003", "params": 6960, "flops": 650_000, "val_accuracy": 0.95, "test_accuracy": 0.97,
+             "test_accuracy_without_kd": 0.94},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made() -> Plan:
+    """A checked search with a teacher that costs nothing to build."""
+    return plan(
+        read(
+            {
+                "teachers": [{"stem": 4, "widths": [4], "depths": [1]}],
+                "space": {"stages": 1, "widths": [2], "stem_widths": [2], "depths": [1], "kernels": [3]},
+                "recipes": {"hints": [False]},
+                "scheduler": {"max_epochs": 3, "grace_epochs": 1},
+                "constraints": {},
+            }
+        )
+    )
+
+
+@pytest.fixture
+def filled(run, row, made):
+    """A run folder after a search of six candidates and the retraining of three."""
+    (run / "config.yaml").write_text(yaml.safe_dump(made.config.resolved()))
+    for number, (state, accuracies, params) in enumerate(
+        [
+            ("complete", [0.5, 0.6, 0.90], 2000),
+            ("pruned", [0.4], 1000),
+            ("complete", [0.6, 0.7, 0.95], 3000),
+            ("failed", [], 1000),
+            ("complete", [0.3, 0.8, 0.95], 2500),
+            ("rejected", [], 9000),
+        ]
+    ):
+        append_jsonl(run / "candidates.jsonl", row(number, state, accuracies, params, 100 * params))
+    # Retrained: c0004 turns out best, c0002 second, c0000 third; with KD better than without.
+    for name, val, test in (("c0002", 0.94, 0.93), ("c0004", 0.96, 0.95), ("c0000", 0.92, 0.96)):
+        for with_kd in (True, False):
+            less = 0 if with_kd else 0.02
+            append_jsonl(
+                run / "retrained.jsonl",
+                {"id": name, "seed": 1, "repeat": 0, "with_kd": with_kd, "epochs": 6, "val_accuracy": val - less,
+                 "test_accuracy": test - less, "train_s": 1.0, "curve": []},
+            )  # fmt: skip
+    write_state(run, {"search_wall_s": 4.0, "wall_s": 9.0, "workers": 2, "status": "finished", "started": "now"})
+    return run
+
+
+def printed(table) -> list[list[str]]:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    return [line.split() for line in console.file.getvalue().splitlines()]
+
+
+def test_summary_when_written_then_holds_what_machines_rely_on(filled, made):
+    write_summary(filled, made)
+    summary = read_summary(filled)
+    counts = {name: summary[name] for name in ("trials", "completed", "pruned", "failed", "rejected")}
+    assert counts == {"trials": 5, "completed": 3, "pruned": 1, "failed": 1, "rejected": 1}
+    assert summary["train_s"] == 6.0
+    assert summary["wall_s"] == 9.0
+    assert summary["workers"] == 2
+    assert summary["utilisation"] == pytest.approx(6.0 / (2 * 4.0))
+    assert summary["seed"] == 0
+    assert {"python", "torch", "ray", "optuna"} <= set(summary["versions"])
+    best = summary["best"]
+    assert best["id"] == "c0004"
+    assert best["val_accuracy"] == 0.95
+    assert best["test_accuracy"] == pytest.approx(0.95)
+    assert best["test_accuracy_without_kd"] == pytest.approx(0.93)
+    assert {"architecture", "recipe", "params", "flops"} <= set(best)
+    # Search: c0002 = c0004 > c0000; retrained: c0004 > c0002 > c0000. Two pairs agree, one is tied in the first.
+    assert summary["kendall_tau"] == pytest.approx(2 / (3 * 2) ** 0.5)
+    assert summary["kendall_tau_n"] == 3
+    assert summary["ranking"] == ["c0004", "c0002", "c0000", "c0001"]
+    assert not (filled / ".summary.json").exists()
+
+
+def test_summary_when_nothing_happened_yet_then_is_whole_and_empty(run, made):
+    summary = write_summary(run, made)
+    assert (summary["trials"], summary["train_s"], summary["utilisation"]) == (0, 0, None)
+    assert summary["best"] is summary["teacher"] is summary["kendall_tau"] is None
+    assert headline(summary) == "No candidate was trained in full yet."
+    json.dumps(summary, allow_nan=False)
+
+
+def test_best_when_nothing_was_retrained_then_is_the_best_complete_candidate(filled, made):
+    (filled / "retrained.jsonl").unlink()
+    best = write_summary(filled, made)["best"]
+    assert (best["id"], best["test_accuracy"], best["test_accuracy_without_kd"]) == ("c0004", None, None)
+
+
+def test_teacher_when_the_search_is_not_over_then_never_meets_the_test_split(filled, made):
+    teacher = build_teacher(made.config.teachers[0], made.data.shape, 10)
+    with torch.no_grad():  # answers "3" whatever it sees
+        teacher.classifier.weight.zero_()
+        teacher.classifier.bias.copy_(torch.eye(10)[3])
+    meta = {"space": {"name": "resnet", "stages": 1}, "shape": [1, 8, 8], "classes": list(made.data.classes)}
+    from search_spaces.resnet import resnet_architecture
+
+    save_student(filled / "teacher", teacher, meta | {"architecture": resnet_architecture(4, (4,), (1,)).to_json()})
+    (filled / "teacher.json").write_text(json.dumps({"name": "trained", "params": 1, "flops": 2}))
+    kept = (filled / "retrained.jsonl").read_bytes()
+    (filled / "retrained.jsonl").unlink()
+    assert "accuracy" not in write_summary(filled, made)["teacher"]
+    (filled / "retrained.jsonl").write_bytes(kept)
+    threes = float((made.data.test.labels == 3).mean())
+    assert write_summary(filled, made)["teacher"]["accuracy"] == pytest.approx(threes)
+    assert json.loads((filled / "teacher.json").read_text())["accuracy"] == pytest.approx(threes)
+
+
+def test_result_when_read_then_ranks_candidates_and_finalists(filled):
+    result = SearchResult(filled)
+    assert [row["id"] for row in result.ranking] == ["c0004", "c0002", "c0000", "c0001"]
+    assert [row["id"] for row in result.finalists] == ["c0004", "c0002", "c0000"]
+    assert len(result.candidates) == 6
+    assert result.summary == {}
+
+
+def test_table_when_retrained_then_shows_test_accuracy_with_and_without_kd(filled):
+    rows = printed(ranking_table(SearchResult(filled), top=3))
+    assert len(rows) == 4
+    assert rows[1] == ["1", "c0004", "3", "95.00%", "2,500", "0.25", "96.00%", "95.00%", "93.00%"]
+    assert rows[3][1] == "c0000"
+
+
+def test_table_when_not_retrained_then_leaves_those_columns_out(filled):
+    (filled / "retrained.jsonl").unlink()
+    rows = printed(ranking_table(SearchResult(filled)))
+    assert "KD" not in rows[0]
+    assert rows[-1] == ["4", "c0001", "1", "40.00%", "1,000", "0.10"]
+
+
+def test_table_when_several_seeds_were_trained_then_shows_the_spread(filled):
+    for val, test in ((0.98, 0.97),):
+        append_jsonl(
+            filled / "retrained.jsonl",
+            {"id": "c0004", "seed": 2, "repeat": 1, "with_kd": True, "epochs": 6, "val_accuracy": val,
+             "test_accuracy": test, "train_s": 1.0, "curve": []},
+        )  # fmt: skip
+    rows = printed(ranking_table(SearchResult(filled)))
+    assert rows[1][6:9] == ["97.00%", "±", "1.41%"]  # 96 and 98: deviation sqrt(2)
+
+
+def test_headline_when_everything_is_known_then_says_accuracy_kept_and_times_smaller():
+    assert headline(SUMMARY) == (
+        "c0003 keeps 99.0% of its teacher's test accuracy (97.00% of 98.00%), 100.0 times smaller and 20.0 times "
+        "fewer FLOPs. The same student without KD: 94.00%."
+    )
+
+
+def test_headline_when_not_retrained_then_speaks_of_validation():
+    best = SUMMARY["best"] | {"test_accuracy": None}
+    assert headline({**SUMMARY, "best": best}).startswith("c0003 reaches 95.00% on validation, 100.0 times smaller")
+
+
+def test_headline_when_the_comparison_without_kd_is_missing_then_leaves_it_out():
+    best = SUMMARY["best"] | {"test_accuracy_without_kd": None}
+    assert "without KD" not in headline({**SUMMARY, "best": best})
+
+
+@pytest.mark.parametrize(
+    ("status", "mlflow_status"), [("finished", "FINISHED"), ("interrupted", "KILLED"), ("failed", "FAILED")]
+)
+def test_end_record_when_sent_to_mlflow_then_holds_status_and_known_metrics_only(run, status, mlflow_status):
+    (run / "summary.json").write_text(json.dumps({**SUMMARY, "trials": 5, "kendall_tau": None}))
+    record = end_record(run, status)
+    assert record["status"] == mlflow_status
+    assert record["metrics"]["best_test_accuracy"] == 0.97
+    assert record["metrics"]["teacher_accuracy"] == 0.98
+    assert record["metrics"]["trials"] == 5
+    assert "kendall_tau" not in record["metrics"]
+    assert record["tags"] == {"kdnas.status": status, "kdnas.best": "c0003"}
+
+
+def test_end_record_when_there_is_no_summary_then_is_whole(run):
+    assert end_record(run, "failed")["metrics"] == {}

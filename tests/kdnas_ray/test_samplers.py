@@ -1,0 +1,185 @@
+"""Contract of every sampler in `SAMPLERS`: a new entry is tested by being listed there."""
+
+import dataclasses
+import shutil
+import statistics
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from kdnas_ray.samplers import SAMPLERS
+from search_spaces import KdnasError
+
+# Every sampler must do better than this one, so it is left out where that is asked.
+LEARNERS = [name for name in SAMPLERS if name != "random"]
+
+
+def excess_of(trial: optuna.trial.FrozenTrial) -> list[float]:
+    """As the search reads it: written down before the trial is told."""
+    return trial.user_attrs.get("excess") or [0.0]
+
+
+def study_with(name: str, seed: int = 0, directions: tuple[str, ...] = ("maximize",), **kwargs) -> optuna.Study:
+    sampler = SAMPLERS[name]().make(seed, excess_of)
+    return optuna.create_study(sampler=sampler, directions=directions, **kwargs)
+
+
+def suggest(trial: optuna.Trial) -> tuple[float, int, str]:
+    """A mixed, conditional space, as architecture and recipe are."""
+    x = trial.suggest_float("x", 0, 1)
+    depth = trial.suggest_int("depth", 1, 4)
+    block = trial.suggest_categorical("block", ("basic", "separable"))
+    if block == "separable":
+        trial.suggest_categorical("kernel", (3, 5))
+    return x, depth, block
+
+
+def score(trial: optuna.Trial) -> float:
+    """Best at x = 0.2, depth 4, block `basic`."""
+    x, depth, block = suggest(trial)
+    return -abs(x - 0.2) + 0.05 * depth + 0.1 * (block == "basic")
+
+
+def run(study: optuna.Study, count: int, function: Callable[[optuna.Trial], float] = score) -> list[float]:
+    values = []
+    for _ in range(count):
+        trial = study.ask()
+        values.append(function(trial))
+        study.tell(trial, values[-1])
+    return values
+
+
+def inside(params: dict) -> bool:
+    return (
+        0 <= params["x"] <= 1
+        and params["depth"] in (1, 2, 3, 4)
+        and params["block"] in ("basic", "separable")
+        and ("kernel" in params) == (params["block"] == "separable")
+        and params.get("kernel", 3) in (3, 5)
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_when_many_workers_ask_before_any_is_told_then_all_proposals_are_inside_and_differ(name):
+    study = study_with(name)
+    for _ in range(4):  # rounds of 8 at once, told in reverse order
+        trials = [study.ask() for _ in range(8)]
+        values = [score(trial) for trial in trials]
+        for trial, value in reversed(list(zip(trials, values, strict=True))):
+            study.tell(trial, value)
+    assert all(inside(trial.params) for trial in study.trials)
+    assert len({tuple(trial.params.items()) for trial in study.trials}) > 24
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_when_threads_ask_at_once_then_every_candidate_has_its_own_number(name):
+    study = study_with(name)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: run(study, 5), range(4)))
+    assert sorted(trial.number for trial in study.trials) == list(range(20))
+    assert all(inside(trial.params) for trial in study.trials)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_when_one_worker_and_the_same_seed_then_repeats(name):
+    first, again, other = (study_with(name, seed) for seed in (3, 3, 4))
+    assert run(first, 25) == run(again, 25) != run(other, 25)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_when_candidates_are_pruned_or_failed_then_goes_on(name):
+    study = study_with(name)
+    for number in range(24):
+        trial = study.ask()
+        value = score(trial)
+        if number % 3 == 0:
+            trial.report(value, 3)
+            study.tell(trial, state=TrialState.PRUNED)
+        elif number % 3 == 1:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, value)
+    assert all(inside(trial.params) for trial in study.trials)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory) -> Path:
+    """An empty Optuna database; making one takes seconds, copying it nothing."""
+    path = tmp_path_factory.mktemp("optuna") / "study.db"
+    RDBStorage(f"sqlite:///{path}")
+    return path
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_when_the_search_is_resumed_then_goes_on_from_the_stored_study(name, database, tmp_path):
+    url = f"sqlite:///{shutil.copy(database, tmp_path)}"
+    run(study_with(name, study_name="s", storage=RDBStorage(url)), 4)
+    again = study_with(name, seed=4, study_name="s", storage=RDBStorage(url), load_if_exists=True)
+    run(again, 3)
+    assert [trial.number for trial in again.trials] == list(range(7))
+    assert all(trial.state == TrialState.COMPLETE and inside(trial.params) for trial in again.trials)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_sampler_when_resumed_then_knows_what_the_store_holds(name):
+    storage = optuna.storages.InMemoryStorage()
+    run(study_with("random", study_name="s", storage=storage), 48)
+    again = study_with(name, seed=1, study_name="s", storage=storage, load_if_exists=True)
+    run(again, 48)
+    chance = statistics.mean(trial.value for trial in again.trials[:48])
+    assert statistics.mean(trial.value for trial in again.trials[-24:]) > chance + 0.05
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_sampler_when_candidates_break_a_constraint_then_learns_to_keep_it(name):
+    study = study_with(name)
+    kept = []
+    while sum(kept) < 60 and len(kept) < 400:
+        trial = study.ask()
+        x, _, _ = suggest(trial)
+        trial.set_user_attr("excess", [x - 0.3])  # a third keeps it by chance
+        kept.append(x <= 0.3)
+        if kept[-1]:
+            study.tell(trial, x)  # and the objective pulls towards the bound
+        else:
+            study.tell(trial, state=TrialState.PRUNED)  # rejected: told as the adapter tells it
+    assert sum(kept[-40:]) / 40 > 0.45
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_when_there_are_two_objectives_then_keeps_a_front(name):
+    study = study_with(name, directions=("maximize", "minimize"))
+    for number in range(40):
+        trial = study.ask()
+        x, depth, _ = suggest(trial)
+        trial.set_user_attr("excess", [x - 0.9])
+        if x > 0.9:
+            study.tell(trial, state=TrialState.PRUNED)
+        elif number % 10 == 9:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, [x * depth, x])
+    assert len(study.best_trials) > 1
+    assert all(inside(trial.params) for trial in study.trials)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_options_when_not_positive_then_are_refused(name):
+    for field in dataclasses.fields(SAMPLERS[name]):
+        with pytest.raises(KdnasError) as caught:
+            SAMPLERS[name](**{field.name: 0})
+        assert (caught.value.field, caught.value.value) == (f"sampler.{field.name}", 0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_when_described_then_has_a_summary_a_source_and_its_options(name):
+    row = next(row for row in SAMPLERS.describe() if row["name"] == name)
+    assert row["summary"].endswith(".")
+    assert row["source"]
+    documented = SAMPLERS[name].__doc__ or ""
+    assert all(f"{field.name}: " in documented for field in dataclasses.fields(SAMPLERS[name]))

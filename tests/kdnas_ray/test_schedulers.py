@@ -1,0 +1,164 @@
+"""Specification of `kdnas_ray.schedulers`: rungs, decisions by hand, and decisions after a resume."""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.tune.schedulers import TrialScheduler
+
+from kdnas_ray.schedulers import ASHA, SCHEDULERS, Full, replay
+from search_spaces import KdnasError
+
+GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+
+
+@dataclass(frozen=True)
+class FakeTrial:
+    """What Ray's scheduler sees of a trial."""
+
+    trial_id: str
+
+
+def report(scheduler: TrialScheduler, trial: FakeTrial, epoch: int, accuracy: float) -> str:
+    return scheduler.on_trial_result(None, trial, {"epoch": epoch, "val_accuracy": accuracy})
+
+
+def enter(scheduler: TrialScheduler, name: str) -> FakeTrial:
+    trial = FakeTrial(name)
+    scheduler.on_trial_add(None, trial)
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rungs"),
+    [
+        (ASHA(), (3, 9, 27)),
+        (ASHA(max_epochs=81, grace_epochs=1, reduction_factor=3), (1, 3, 9, 27, 81)),
+        (ASHA(max_epochs=30, grace_epochs=3), (3, 9, 27, 30)),
+        (ASHA(max_epochs=10, grace_epochs=4, reduction_factor=2), (4, 8, 10)),
+        (ASHA(max_epochs=10, grace_epochs=10), (10,)),
+        (ASHA(max_epochs=1, grace_epochs=1), (1,)),
+        (ASHA(max_epochs=6, grace_epochs=1, reduction_factor=1.5), (1, 2, 3, 4, 6)),  # 1, 1.5, 2.25, 3.375, 5.06
+        (Full(12), (12,)),
+    ],
+)
+def test_rungs_when_computed_by_hand_then_agree(scheduler, rungs):
+    assert scheduler.rungs() == rungs
+
+
+@given(epochs=st.integers(1, 300), grace=st.integers(1, 300), factor=st.floats(1.05, 10))
+def test_rungs_when_any_asha_then_ascend_from_grace_to_the_full_training(epochs, grace, factor):
+    grace = min(grace, epochs)
+    rungs = ASHA(epochs, grace, factor).rungs()
+    assert rungs == tuple(sorted(set(rungs)))
+    assert rungs[0] == grace
+    assert rungs[-1] == epochs
+
+
+@given(
+    epochs=st.integers(2, 100),
+    grace=st.integers(1, 20),
+    factor=st.sampled_from((1.5, 2, 2.5, 3, 4)),
+)
+@settings(max_examples=50)
+def test_rungs_when_a_hopeless_candidate_reports_at_any_then_ray_stops_it_there(epochs, grace, factor):
+    # A step is a rung: were ours and Ray's rungs not the same, a decision would come late or never.
+    asha = ASHA(epochs, min(grace, epochs), factor)
+    for rung in asha.rungs()[:-1]:
+        scheduler = asha.make()
+        good, bad = enter(scheduler, "good"), enter(scheduler, "bad")
+        assert report(scheduler, good, rung, 0.9) == GO_ON
+        assert report(scheduler, bad, rung, 0.1) == STOP
+
+
+def test_asha_when_decided_by_hand_then_the_best_third_goes_on():
+    scheduler = ASHA(27, 3, 3).make()
+    a, b, c, d = (enter(scheduler, name) for name in "abcd")
+    assert report(scheduler, a, 3, 0.5) == GO_ON  # nothing to compare with
+    assert report(scheduler, b, 3, 0.4) == STOP  # two thirds quantile of {0.5} is 0.5
+    assert report(scheduler, c, 3, 0.45) == STOP  # of {0.4, 0.5}: 0.467
+    assert report(scheduler, d, 3, 0.9) == GO_ON  # of {0.4, 0.45, 0.5}: 0.467
+    assert report(scheduler, a, 9, 0.6) == GO_ON
+    assert report(scheduler, d, 9, 0.59) == STOP
+    assert report(scheduler, a, 27, 0.7) == STOP  # the full training is reached
+
+
+def test_full_when_asked_then_stops_nobody():
+    scheduler = Full(5).make()
+    for name, accuracy in (("a", 0.9), ("b", 0.1)):
+        assert report(scheduler, enter(scheduler, name), 5, accuracy) == GO_ON
+
+
+@given(
+    curves=st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size=1, max_size=14),
+    cut=st.integers(0, 60),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=150)
+def test_replay_when_a_session_ended_anywhere_then_the_next_decides_as_the_one_that_lived_through(curves, cut, seed):
+    asha = ASHA(27, 3, 3)
+    rungs = asha.rungs()
+    lived, rng = asha.make(), random.Random(seed)
+    trials = {f"c{number:04d}": enter(lived, f"c{number:04d}") for number in range(len(curves))}
+    seen: dict[str, dict[int, float]] = {name: {} for name in trials}
+    open_ = list(trials)
+
+    def step(schedulers: list[tuple[TrialScheduler, dict[str, FakeTrial]]]) -> None:
+        name = rng.choice(open_)
+        rung = rungs[len(seen[name])]
+        accuracy = curves[int(name[1:])][len(seen[name])] / 12
+        seen[name][rung] = accuracy
+        decisions = {report(scheduler, known[name], rung, accuracy) for scheduler, known in schedulers}
+        assert len(decisions) == 1, f"at {name}, epoch {rung}: {decisions}"
+        if decisions == {STOP}:
+            open_.remove(name)
+
+    while open_ and cut > 0:
+        step([(lived, trials)])
+        cut -= 1
+    fresh = asha.make()
+    told = list(seen.items())
+    rng.shuffle(told)
+    replay(fresh, rungs, dict(told))
+    # Ray Tune gives the candidates that go on new trial ids.
+    again = {name: enter(fresh, f"again-{name}") for name in trials}
+    while open_:
+        step([(lived, trials), (fresh, again)])
+
+
+def test_replay_when_epochs_between_rungs_are_known_then_only_rungs_count():
+    scheduler = ASHA(27, 3, 3).make()
+    replay(scheduler, (3, 9, 27), {"c0": {1: 0.99, 2: 0.99, 3: 0.5, 4: 0.99}, "c1": {1: 0.99}, "c2": {}})
+    assert report(scheduler, enter(scheduler, "low"), 3, 0.49) == STOP
+    assert report(scheduler, enter(scheduler, "high"), 3, 0.51) == GO_ON
+    assert report(scheduler, enter(scheduler, "next"), 9, 0.1) == GO_ON  # nobody was there before
+
+
+def test_replay_when_the_scheduler_stops_nobody_then_changes_nothing():
+    scheduler = Full(5).make()
+    replay(scheduler, (5,), {"c0": {5: 0.5}})
+    assert report(scheduler, enter(scheduler, "a"), 5, 0.1) == GO_ON
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"grace_epochs": 0}, "grace_epochs"),
+        ({"grace_epochs": 28}, "grace_epochs"),
+        ({"reduction_factor": 1}, "reduction_factor"),
+    ],
+)
+def test_asha_when_impossible_then_is_refused(options, field):
+    with pytest.raises(KdnasError) as caught:
+        ASHA(**options)
+    assert caught.value.field == f"scheduler.{field}"
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_scheduler_when_listed_then_offers_rungs_that_end_with_the_full_training(name):
+    scheduler = SCHEDULERS[name]()
+    assert scheduler.rungs()[-1] == scheduler.max_epochs
+    assert isinstance(scheduler.make(), TrialScheduler)

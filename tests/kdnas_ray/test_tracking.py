@@ -1,0 +1,108 @@
+"""Specification of `kdnas_ray.tracking`: the outbox, and which store is meant. (`test_mlflow_sender`: the sending.)"""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from kdnas_ray import tracking
+from kdnas_ray.runs import read_jsonl, read_tracking
+from kdnas_ray.tracking import TrackingSettings, append, drain, pending, tracking_uri, ui, write_progress
+from search_spaces import KdnasError
+
+
+@pytest.fixture(autouse=True)
+def _no_store(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_records_when_appended_then_wait_in_order_with_their_time(run):
+    assert pending(run) == 0
+    append(run, {"type": "a"})
+    append(run, {"type": "b", "value": float("nan")})
+    first, second = read_jsonl(run / "tracking.jsonl")
+    assert (first["type"], second["type"], second["value"]) == ("a", "b", None)
+    assert first["time_ms"] <= second["time_ms"]
+    assert pending(run) == 2
+    write_progress(run, offset=(run / "tracking.jsonl").read_bytes().index(b"\n") + 1)
+    assert pending(run) == 1
+
+
+def test_progress_when_noted_then_keeps_what_was_known(run):
+    write_progress(run, uri="sqlite:///a.db")
+    write_progress(run, offset=5)
+    assert read_tracking(run) == {"uri": "sqlite:///a.db", "offset": 5}
+
+
+def test_store_when_several_are_named_then_the_nearest_counts(run, monkeypatch, tmp_path):
+    default = f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(TrackingSettings()) == tracking_uri(TrackingSettings(), run) == default
+    write_progress(run, uri="sqlite:///first-session.db")
+    assert tracking_uri(TrackingSettings(), run) == "sqlite:///first-session.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert tracking_uri(TrackingSettings(), run) == "http://server"
+    assert tracking_uri(TrackingSettings(uri="sqlite:///mine.db"), run) == "sqlite:///mine.db"
+
+
+def test_settings_when_misspelt_or_changed_then_are_refused():
+    with pytest.raises(ValidationError):
+        TrackingSettings(experimnt="x")
+    with pytest.raises(ValidationError):
+        TrackingSettings().uri = "x"
+
+
+def test_ui_when_the_store_is_a_server_then_points_to_it(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://server")
+    with pytest.raises(KdnasError, match="a UI of its own"):
+        ui(TrackingSettings(), host="127.0.0.1", port=5000)
+
+
+def test_ui_when_nothing_was_tracked_here_then_says_so():
+    with pytest.raises(KdnasError, match="no search was tracked here yet"):
+        ui(TrackingSettings(), host="127.0.0.1", port=5000)
+
+
+def test_ui_when_the_port_is_taken_then_says_so():
+    Path("mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(KdnasError) as caught:
+            ui(TrackingSettings(), host="127.0.0.1", port=port)
+    assert (caught.value.field, caught.value.value) == ("--port", f"127.0.0.1:{port}")
+
+
+def test_ui_when_it_can_run_then_is_mlflows_on_that_store(monkeypatch, tmp_path):
+    Path("mlflow.db").touch()
+    seen = []
+
+    class Process:
+        def __init__(self, command: list[str]) -> None:
+            seen.append(command)
+
+        def wait(self, timeout: float | None = None) -> int:
+            return 3
+
+    monkeypatch.setattr(tracking.subprocess, "Popen", Process)
+    assert ui(TrackingSettings(), host="127.0.0.1", port=0) == 3
+    assert seen[0][1:4] == ["-m", "mlflow", "ui"]
+    assert f"sqlite:///{tmp_path}/mlflow.db" in seen[0]
+
+
+def test_drain_when_the_sender_hangs_then_ends_it_after_the_timeout(run):
+    append(run, {"type": "a"})
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE) as hung:
+        assert drain(run, hung, 0.2) == 1
+    assert hung.returncode != 0
+
+
+def test_drain_when_the_sender_died_then_says_what_is_left(run):
+    append(run, {"type": "a"})
+    with subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE) as dead:
+        dead.wait()
+        assert drain(run, dead, 5) == 1

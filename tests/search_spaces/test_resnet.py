@@ -1,0 +1,95 @@
+"""Specification of `search_spaces.resnet`."""
+
+import pytest
+import torch
+from torch import nn
+
+from search_spaces import KdnasError, ResNetSpace, decode, tap_shapes
+from search_spaces.resnet import build_resnet, resnet_architecture
+
+SMALL = {
+    "stem.width": 4,
+    "stage1.depth": 1,
+    "stage1.width": 4,
+    "stage1.kernel": 3,
+    "stage1.block": "basic",
+    "stage2.depth": 1,
+    "stage2.width": 6,
+    "stage2.kernel": 5,
+    "stage2.block": "bottleneck",
+    "stage3.depth": 1,
+    "stage3.width": 8,
+    "stage3.kernel": 3,
+    "stage3.block": "separable",
+}
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_parameters_are_those_counted_by_hand():
+    # A convolution has in * out * k^2 weights (divided by its groups), a batch norm 2 for each channel.
+    stem = 1 * 4 * 9 + 8
+    basic = 2 * (4 * 4 * 9 + 8)
+    bottleneck = (4 * 3 + 6) + (3 * 3 * 25 + 6) + (3 * 6 + 12) + (4 * 6 + 12)
+    separable = (6 * 9 + 12) + (6 * 8 + 16) + (8 * 9 + 16) + (8 * 8 + 16) + (6 * 8 + 16)
+    classifier = 8 * 10 + 10
+    assert size(build_resnet(SMALL, (1, 8, 8), 10)) == stem + basic + bottleneck + separable + classifier == 1115
+
+
+def test_parameters_are_the_published_272474_when_it_is_resnet20_with_projections():
+    # He 2016, table 6 says 0.27 million; with 1x1 projection shortcuts and batch norm it is 272,474.
+    architecture = resnet_architecture(16, (16, 32, 64), (3, 3, 3))
+    assert size(build_resnet(architecture, (3, 32, 32), 10)) == 272_474
+
+
+def test_first_stage_keeps_the_resolution_and_later_ones_halve_it():
+    model = build_resnet(SMALL, (1, 9, 8), 10)
+    shapes = tap_shapes(model, (1, 9, 8), model.taps)
+    assert shapes == {
+        "stage1": (4, 9, 8),
+        "stage2": (6, 5, 4),
+        "stage3": (8, 3, 2),
+        "penultimate": (8,),
+        "logits": (10,),
+    }
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck", "separable"])
+def test_every_block_answers_when_the_image_is_one_pixel(block):
+    architecture = resnet_architecture(1, (1, 2), (2, 1), kernel=5, block=block)
+    assert build_resnet(architecture, (3, 1, 1), 2).eval()(torch.rand(1, 3, 1, 1)).shape == (1, 2)
+
+
+def test_space_with_other_options_offers_exactly_these():
+    space = ResNetSpace(stages=1, stem_widths=(5,), widths=(7,), depths=(2,), kernels=(1,), blocks=("basic",))
+    only = {"stem.width": 5, "stage1.depth": 2, "stage1.width": 7, "stage1.kernel": 1, "stage1.block": "basic"}
+    assert dict(decode(space, only)) == only
+    assert space.taps() == ("stage1", "penultimate", "logits")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"stages": 0}, "space.stages"),
+        ({"stem_widths": ()}, "space.stem_widths"),
+        ({"blocks": ()}, "space.blocks"),
+        ({"widths": (8, 0)}, "space.widths"),
+        ({"stem_widths": (-1,)}, "space.stem_widths"),
+        ({"depths": (0,)}, "space.depths"),
+        ({"kernels": (3, 4)}, "space.kernels"),
+        ({"kernels": (-1,)}, "space.kernels"),
+        ({"blocks": ("basic", "transformer")}, "space.blocks"),
+    ],
+)
+def test_space_refuses_impossible_options_with_the_field(options, field):
+    with pytest.raises(KdnasError) as caught:
+        ResNetSpace(**options)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("widths", "depths"), [((8, 16), (1,)), ((), ()), ((8,), (1, 1))])
+def test_resnet_architecture_refuses_depths_that_do_not_match_the_widths(widths, depths):
+    with pytest.raises(KdnasError, match="one depth for each width"):
+        resnet_architecture(8, widths, depths)

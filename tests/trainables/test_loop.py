@@ -1,0 +1,323 @@
+"""Specification of `trainables.loop`: real trainings of a small student on a part of the digits."""
+
+import dataclasses
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from search_spaces import KdnasError, Registry
+from search_spaces.resnet import build_resnet, resnet_architecture
+from trainables import bank as banks
+from trainables import loop
+from trainables.bank import Bank
+from trainables.loop import DivergedError, Normalise, evaluate, start, train
+from trainables.losses import Loss
+from trainables.recipe import Recipe, Temperature, Term
+from trainables.tasks.base import Split
+
+KD = Recipe(learning_rate=0.1, batch_size=32)
+HINTED = dataclasses.replace(KD, terms=(Term("kd"), Term("hint", 0.5, "stage2")))
+PLAIN = KD.without_teacher()
+
+
+@pytest.fixture(scope="module")
+def bank(data, task, teacher, normalise):
+    return banks.build(
+        data.train,
+        [teacher.model],
+        normalise,
+        augmentation=task.augmentation,
+        views=2,
+        seed=0,
+        taps=("stage2", "penultimate"),
+    )
+
+
+def student(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_resnet(resnet_architecture(4, (4, 8), (1, 1)), (1, 8, 8), 10)
+
+
+@pytest.fixture
+def begin(bank):
+    def begin(recipe=KD, *, seed=0, total_epochs=3, bank=bank):
+        return start(student(seed), recipe, bank, seed=seed, total_epochs=total_epochs)
+
+    return begin
+
+
+@pytest.fixture
+def go(bank, data, task, normalise):
+    def go(training, until, bank=bank):
+        return train(training, bank, data.validation, task, normalise, until)
+
+    return go
+
+
+def weights(training) -> dict[str, torch.Tensor]:
+    return {**training.model.state_dict(), **training.projectors.state_dict(prefix="projector.")}
+
+
+def equal(first, second) -> bool:
+    a, b = weights(first), weights(second)
+    return first.curve == second.curve and a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_raises_accuracy_and_lowers_the_loss(begin, go, data, task, normalise):
+    training = begin(total_epochs=12)
+    _, before = evaluate(training.model, data.validation, task, normalise)
+    curve = go(training, 12)
+    assert [point["epoch"] for point in curve] == list(range(1, 13))
+    assert curve[-1]["val_accuracy"] > max(0.6, before + 0.3)
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+    assert curve[-1]["val_loss"] < curve[0]["val_loss"]
+    assert training.epoch == 12
+    assert training.train_s > 0
+    loss, accuracy = evaluate(training.model, data.validation, task, normalise)
+    assert (loss, accuracy) == (curve[-1]["val_loss"], curve[-1]["val_accuracy"])
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, KD, HINTED], ids=["labels", "kd", "hint"])
+def test_training_repeats_bit_for_bit_when_the_seed_is_the_same(begin, go, recipe):
+    first, second, other = begin(recipe), begin(recipe), begin(recipe, seed=1)
+    torch.manual_seed(99)  # nothing may depend on the global generator
+    for training in (first, second, other):
+        go(training, 1)
+        torch.rand(3)
+    assert equal(first, second)
+    assert not equal(first, other)
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, KD, HINTED], ids=["labels", "kd", "hint"])
+def test_training_in_two_parts_through_a_file_equals_training_in_one_go(begin, go, recipe):
+    recipe = dataclasses.replace(recipe, temperature=Temperature("linear", 6.0, 1.0))
+    whole, part = begin(recipe), begin(recipe)
+    go(whole, 3)
+    go(part, 1)
+    file = io.BytesIO()
+    torch.save(part.state(), file)
+    file.seek(0)
+    go(part, 2)  # the saved state is of the moment it was saved
+    taken_up = begin(recipe)
+    taken_up.restore(torch.load(file, weights_only=True))
+    assert taken_up.epoch == 1
+    go(taken_up, 3)
+    assert equal(taken_up, whole)
+
+
+def test_train_does_nothing_when_the_epoch_is_reached_already(begin, go):
+    training = begin()
+    curve = list(go(training, 1))
+    spent, before = training.train_s, {name: value.clone() for name, value in weights(training).items()}
+    assert go(training, 1) == curve
+    assert training.train_s == spent
+    assert all(torch.equal(before[name], value) for name, value in weights(training).items())
+
+
+def test_train_raises_and_keeps_the_curve_so_far_when_the_loss_is_not_finite(begin, go):
+    training = begin(dataclasses.replace(KD, learning_rate=1e30), total_epochs=2)
+    with pytest.raises(DivergedError, match=r"loss is (nan|inf) in epoch 1"):
+        go(training, 2)
+    assert training.curve == []
+
+
+def test_alpha_0_trains_exactly_as_the_recipe_without_teacher(begin, go):
+    without_weight = begin(dataclasses.replace(KD, alpha=0.0))
+    plain = begin(PLAIN)
+    go(without_weight, 2)
+    go(plain, 2)
+    assert equal(without_weight, plain)
+
+
+def test_alpha_1_does_not_read_the_labels(begin, go, bank):
+    recipe = dataclasses.replace(KD, alpha=1.0)
+    other = dataclasses.replace(bank, labels=np.zeros_like(bank.labels))
+    first, second = begin(recipe), begin(recipe)
+    go(first, 1)
+    go(second, 1, bank=other)
+    assert equal(first, second)
+
+
+def test_first_loss_is_the_weighted_sum_of_kd_and_cross_entropy(begin, go, bank, normalise):
+    # One batch of all samples: the epoch's loss is that of the untrained student, computed here in numpy.
+    recipe = dataclasses.replace(KD, alpha=0.6, batch_size=len(bank), temperature=Temperature("constant", 4.0))
+    recipe = dataclasses.replace(recipe, terms=(Term("kd", 0.25), Term("kd", 1.5)))
+    training = begin(recipe)
+    with torch.no_grad():
+        images = normalise(torch.from_numpy(bank.images))
+        logits = training.model.train()(images).double().numpy()
+    training = begin(recipe)  # fresh statistics of batch norm
+
+    def log_softmax(x):
+        x = x - x.max(axis=1, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+
+    teacher = log_softmax(bank.logits[0, 0].astype(np.float64) / 4)
+    kd = 16 * (np.exp(teacher) * (teacher - log_softmax(logits / 4))).sum(axis=1).mean()
+    ce = -log_softmax(logits)[np.arange(len(bank)), bank.labels].mean()
+    assert go(training, 1)[0]["train_loss"] == pytest.approx(0.6 * 1.75 * kd + 0.4 * ce, rel=1e-4)
+
+
+def test_several_teachers_teach_their_mean(begin, go, bank):
+    both = np.concatenate([bank.logits - 1, bank.logits + 1], axis=1)
+    two = dataclasses.replace(bank, logits=both)
+    mean = dataclasses.replace(bank, logits=both.astype(np.float32).mean(axis=1, keepdims=True))
+    first, second = begin(bank=two), begin(bank=mean)
+    go(first, 1, bank=two)
+    go(second, 1, bank=mean)
+    assert first.curve[0]["train_loss"] == pytest.approx(second.curve[0]["train_loss"], rel=1e-4)
+
+
+def test_hint_trains_its_projector(begin, go):
+    training = begin(HINTED)
+    before = {name: value.clone() for name, value in training.projectors.state_dict().items()}
+    go(training, 1)
+    assert len(before) == 2
+    assert all(not torch.equal(before[name], value) for name, value in training.projectors.state_dict().items())
+
+
+def test_hint_works_on_vectors_and_the_order_of_terms_is_free(begin, go):
+    terms = (Term("hint", 0.1, "penultimate"), Term("kd"), Term("hint", 0.1, "stage2"))
+    curve = go(begin(dataclasses.replace(KD, terms=terms)), 1)
+    assert math.isfinite(curve[0]["train_loss"])
+
+
+@pytest.mark.parametrize("size", [2, 399, 400, 1000])
+def test_every_batch_size_trains_all_samples_and_none_is_left_alone(begin, go, bank, size):
+    seen: list[int] = []
+    training = begin(dataclasses.replace(PLAIN, batch_size=size, learning_rate=1e-3), total_epochs=1)
+    training.model.register_forward_pre_hook(
+        lambda model, inputs: seen.append(len(inputs[0])) if model.training else None
+    )
+    go(training, 1)
+    assert sum(seen) == len(bank) == 400
+    assert min(seen) >= 2
+
+
+@pytest.fixture
+def asked():
+    """(view, samples, taps) of every batch that a watched bank is asked for."""
+    return []
+
+
+@pytest.fixture
+def watched(bank, asked):
+    class Watched(Bank):
+        def batch(self, indices, view, transforms, taps=()):
+            asked.append((view, indices.tolist(), taps))
+            return super().batch(indices, view, transforms, taps)
+
+    return Watched(**{field.name: getattr(bank, field.name) for field in dataclasses.fields(bank)})
+
+
+def test_every_epoch_shows_each_sample_once_in_a_new_order_and_the_views_in_turn(begin, go, watched, asked):
+    go(begin(PLAIN, bank=watched, total_epochs=3), 3, bank=watched)
+    steps = len(asked) // 3
+    epochs = [asked[epoch * steps : (epoch + 1) * steps] for epoch in range(3)]
+    orders = [[sample for _, indices, _ in epoch for sample in indices] for epoch in epochs]
+    assert [{view for view, _, _ in epoch} for epoch in epochs] == [{0}, {1}, {0}]
+    assert all(sorted(order) == list(range(400)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_order_of_the_samples_depends_on_the_seed(bank, go, watched, asked):
+    for seed in (0, 1):
+        go(start(student(), PLAIN, bank, seed=seed, total_epochs=1), 1, bank=watched)
+    first, second = asked[: len(asked) // 2], asked[len(asked) // 2 :]
+    assert first != second
+
+
+def test_only_the_taps_that_a_term_reads_are_gathered(begin, go, watched, asked):
+    for recipe in (PLAIN, KD, HINTED):
+        go(begin(recipe, total_epochs=1), 1, bank=watched)
+    assert {taps for _, _, taps in asked} == {(), ("stage2",)}
+    assert asked[-1][2] == ("stage2",)
+
+
+def test_temperature_runs_over_the_whole_training(begin, go, monkeypatch):
+    used = []
+
+    def listen(student, teacher, labels, temperature):
+        """Writes the temperature down."""
+        used.append(temperature)
+        return student.logits.sum() * 0
+
+    monkeypatch.setattr(loop, "LOSSES", Registry("loss", ("kd", Loss(listen))))
+    go(begin(dataclasses.replace(KD, temperature=Temperature("linear", 6.0, 1.0)), total_epochs=2), 2)
+    assert used == pytest.approx(np.linspace(6, 1, len(used)))
+    assert len(used) == 2 * (400 // 32)
+
+
+def test_learning_rate_rises_then_falls_to_0(begin, go):
+    training, rates = begin(total_epochs=2), []
+    training.optimizer.register_step_post_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    go(training, 2)
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert 0 < peak < 0.2 * len(rates)
+    assert max(rates) == pytest.approx(0.1, rel=0.05)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("terms", "field"),
+    [
+        ((Term("hint", 1.0, "stage9"),), "recipe.terms.tap"),
+        ((Term("hint"),), "recipe.terms.tap"),
+        ((Term("kd", 1.0, "stage2"),), "recipe.terms.tap"),
+        ((Term("cosine"),), "loss"),
+    ],
+)
+def test_start_refuses_a_term_that_cannot_be_computed(begin, terms, field):
+    with pytest.raises(KdnasError) as caught:
+        begin(dataclasses.replace(KD, terms=terms))
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+def test_start_refuses_to_match_a_map_with_a_vector(begin, bank):
+    other = dataclasses.replace(bank, taps={"stage2": bank.taps["penultimate"]})
+    with pytest.raises(KdnasError, match="one is a map, one a vector"):
+        begin(HINTED, bank=other)
+
+
+def test_start_refuses_to_distil_without_a_teacher(begin, data, task):
+    bank = banks.without_teacher(data.train, augmentation=task.augmentation, views=1, seed=0)
+    with pytest.raises(KdnasError, match="no teacher"):
+        begin(KD, bank=bank)
+    assert begin(PLAIN, bank=bank).epoch == 0
+
+
+def test_start_leaves_the_global_generator_alone(begin, bank):
+    model = student()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    start(model, HINTED, bank, seed=1, total_epochs=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_evaluate_scores_all_samples_whatever_the_batches(data, task, normalise, teacher):
+    many = Split(np.tile(data.validation.images, (6, 1, 1, 1)), np.tile(data.validation.labels, 6))
+    assert len(many) > 1024
+    once, often = (evaluate(teacher.model, part, task, normalise) for part in (data.validation, many))
+    assert often == pytest.approx(once, rel=1e-5)
+    teacher.model.eval()
+    with torch.no_grad():
+        answers = teacher.model(normalise(torch.from_numpy(data.validation.images))).numpy()
+    assert once[1] == pytest.approx((answers.argmax(axis=1) == data.validation.labels).mean())
+
+
+def test_normalise_maps_the_training_images_to_mean_0_and_deviation_1():
+    images = torch.randint(0, 256, (50, 2, 6, 6), dtype=torch.uint8)
+    scaled = images.double() / 255
+    mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3))
+    normalised = Normalise(tuple(mean.tolist()), tuple(std.tolist()))(images)
+    expected = (scaled - mean.view(1, 2, 1, 1)) / std.view(1, 2, 1, 1)
+    torch.testing.assert_close(normalised.double(), expected, rtol=1e-5, atol=1e-5)
+    assert normalised.dtype == torch.float32
