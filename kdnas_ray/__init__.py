@@ -1,15 +1,13 @@
 """Find the smallest network that keeps your teacher's accuracy: architecture and distillation searched together."""
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import KdnasError, RunError
 
 if TYPE_CHECKING:
     from kdnas_ray.config import SearchConfig
+    from kdnas_ray.driver import resume, search
     from kdnas_ray.results import SearchResult
-    from kdnas_ray.search import resume, search
 
 __version__ = "0.1.0"
 __all__ = ["KdnasError", "RunError", "SearchConfig", "SearchResult", "resume", "search"]
@@ -18,8 +16,8 @@ __all__ = ["KdnasError", "RunError", "SearchConfig", "SearchResult", "resume", "
 _HOMES = {
     "SearchConfig": "kdnas_ray.config",
     "SearchResult": "kdnas_ray.results",
-    "resume": "kdnas_ray.search",
-    "search": "kdnas_ray.search",
+    "resume": "kdnas_ray.driver",
+    "search": "kdnas_ray.driver",
 }
 
 
@@ -29,12 +27,3 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the submodule `search` binds its name here; `from kdnas_ray import search` means the function.
-        super().__setattr__(name, value.search if name == "search" and isinstance(value, ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package

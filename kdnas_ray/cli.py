@@ -84,7 +84,7 @@ def search(
 ) -> None:
     """Search architecture and recipe together; without CONFIG: scikit-learn's digits on this machine."""
     chosen = _config(settings)  # bad input is refused before Ray is waited for
-    from kdnas_ray.search import search as run_search
+    from kdnas_ray.driver import search as run_search
 
     _finish(lambda: run_search(chosen, out))
 
@@ -95,7 +95,7 @@ def resume(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Budget, resources …")] = None,
 ) -> None:
     """Go on with an interrupted search; nothing that finished runs again."""
-    from kdnas_ray.search import resume as run_resume
+    from kdnas_ray.driver import resume as run_resume
 
     _finish(lambda: run_resume(run, overrides or ()))
 
@@ -105,7 +105,7 @@ def retrain(
     run: Run, top: Annotated[int | None, typer.Option("--top", min=1, help="How many of the best.")] = None
 ) -> None:
     """Retrain the best candidates in full, with and without KD, and score them on the test split."""
-    from kdnas_ray.search import retrain as run_retrain
+    from kdnas_ray.driver import retrain as run_retrain
 
     _finish(lambda: run_retrain(run, top))
 
@@ -249,8 +249,8 @@ def _config(settings: list[str] | None) -> Any:
 
 
 def _finish(work: Any) -> None:
+    from kdnas_ray.driver import Interrupted
     from kdnas_ray.results import headline, ranking_table
-    from kdnas_ray.search import Interrupted
 
     console = _console()
     try:

@@ -4,12 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import optuna
 import pytest
 
 from search_spaces import Architecture
 from trainables.candidate import Candidate
 from trainables.recipe import Recipe, Temperature, Term
+
+# A shared machine pauses tests at will: how long one example takes says nothing.
+hypothesis.settings.register_profile("kdnas", deadline=None)
+hypothesis.settings.load_profile("kdnas")
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -312,10 +310,3 @@ def test_sender_process_when_the_server_is_away_then_ends_soon_and_says_why(run,
     assert tracking.drain(run, sender, 60) == RECORDS
     assert sender.returncode == 0
     assert "127.0.0.1" in (run / "tracking.log").read_text()
-
-
-def test_sender_when_only_tracking_is_imported_then_mlflow_is_not():
-    # The search waits for nothing of MLflow's: its import alone takes seconds.
-    code = "import sys, kdnas_ray.tracking, kdnas_ray.mlflow_sender; print('mlflow' in sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "False"

@@ -106,15 +106,14 @@ def test_teacher_when_it_knows_other_classes_or_images_then_is_refused(tmp_path,
     (tmp_path / "foreign_teachers.py").write_text(
         "from torch import nn\n"
         "def seven(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
-        "def colour(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10))\n"
+        "def colour(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     error = refusal("teachers.0={name: module, factory: 'foreign_teachers:seven'}")
     assert "(2, 7)" in error.problem
     assert "(2, 10)" in error.problem
-    with pytest.warns(UserWarning, match="Lazy"):
-        error = refusal("teachers.0={name: module, factory: 'foreign_teachers:colour'}")
+    error = refusal("teachers.0={name: module, factory: 'foreign_teachers:colour'}")
     assert "does not take inputs of shape (1, 8, 8)" in error.problem
 
 
