@@ -7,7 +7,7 @@ lies in a database and the run folder, from which a search is taken up again.
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ STATES = {
     "failed": TrialState.FAIL,
 }
 REJECTIONS = 300  # proposals in a row that break a constraint before the search is given up
+WORKER_DEATHS = 3  # of one candidate, after which it is the one to blame
 FAILURES = 5  # first candidates that all fail: then the fault is in the configuration, not in a candidate
 
 
@@ -87,6 +88,7 @@ class StudyAdapter(Searcher):
         self._trials, self._seed = trials, seed
         self._running: dict[str, Opened] = {}
         self._reported: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}
         self._waiting = deque(self._reconcile())
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
 
@@ -115,7 +117,9 @@ class StudyAdapter(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A candidate reached a rung and goes on."""
-        self._on_rung(self._running[trial_id].candidate, result["curve"])
+        opened = replace(self._running[trial_id], curve=result["curve"])
+        self._running[trial_id] = opened
+        self._on_rung(opened.candidate, opened.curve)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A candidate ended: complete, stopped by the scheduler, failed, or interrupted."""
@@ -126,7 +130,7 @@ class StudyAdapter(Searcher):
         curve = result.get("curve") or list(opened.curve)
         train_s = result.get("train_s", 0.0)
         if error:
-            self._end(candidate, "failed", curve, train_s, "its worker died repeatedly; see search.log")
+            self._on_worker_death(opened, train_s)
         elif result.get("failure"):
             self._end(candidate, "failed", curve, train_s, result["failure"])
         elif self.stop.reason == "interrupt" and len(curve) < self._rungs[-1]:
@@ -191,6 +195,18 @@ class StudyAdapter(Searcher):
             for point in curve[known:]:
                 trial.report(point["val_accuracy"], int(point["epoch"]))
         self.journal.rung(candidate, curve)
+
+    def _on_worker_death(self, opened: Opened, train_s: float) -> None:
+        # Not left to Tune: it counts one death twice where two calls to the actor were under way, and gives up.
+        candidate = opened.candidate
+        deaths = self._deaths[candidate.id] = self._deaths.get(candidate.id, 0) + 1
+        if deaths < WORKER_DEATHS:
+            self._created -= 1
+            self._waiting.appendleft(opened)
+            self.journal.suspended()
+        else:
+            reason = f"its worker died {deaths} times (out of memory?); see search.log"
+            self._end(candidate, "failed", opened.curve, train_s, reason)
 
     def _end(
         self, candidate: Candidate, state: str, curve: Sequence[Point], train_s: float, reason: str | None

@@ -43,7 +43,6 @@ from trainables.teachers import Teacher, save_teacher
 
 STUDY = "kdnas"
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
-WORKER_RESTARTS = 3
 
 
 class Interrupted(Exception):
@@ -205,8 +204,6 @@ def _search_phase(
         seed=config.seed,
         stop=stop,
     )
-    scheduler = config.scheduler.make()
-    replay(scheduler, rungs, curves(study))
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None
     if config.budget.wall_s is not None:
@@ -214,7 +211,11 @@ def _search_phase(
     if not adapter.has_work():
         return
     with narrator.watch(progress):
-        _tune(run, config, adapter, scheduler, shared, _Ender(stop, deadline, narrator, adapter))
+        # Once, and again only where a worker died after Tune had been told that there is nothing left to start.
+        while adapter.has_work() and stop.reason is None and adapter.error is None:
+            scheduler = config.scheduler.make()
+            replay(scheduler, rungs, curves(study))
+            _tune(run, config, adapter, scheduler, shared, _Ender(stop, deadline, narrator, adapter))
     journal.save_time()
     if adapter.error is not None:
         raise adapter.error
@@ -245,7 +246,6 @@ def _tune(
             storage_path=str(staging.resolve()),
             stop=ender,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
         ),
     )
     try:

@@ -71,9 +71,11 @@ class Journal:
     def started(self, candidate: Candidate, costs: Mapping[str, int], reported: int = 0) -> None:
         """A candidate was handed to Ray Tune; `reported` epochs of it were written down in an earlier session."""
         self._costs[candidate.id] = costs
-        self._started_s[candidate.id] = self.search_s()
-        self._sent[candidate.id] = reported
+        self._started_s.setdefault(candidate.id, self.search_s())
         self.progress.running += 1
+        if candidate.id in self._sent:  # its worker died and it goes on in another
+            return
+        self._sent[candidate.id] = reported
         self._reached_before(reported)
         if reported == 0:
             data = candidate.to_json()
@@ -139,7 +141,7 @@ class Journal:
         self._count(row)
 
     def suspended(self) -> None:
-        """A candidate was interrupted: it stays open and goes on in the next session."""
+        """A candidate was interrupted: it stays open and goes on later."""
         self.progress.running -= 1
 
     def save_time(self) -> None:

@@ -19,8 +19,8 @@ from trainables.losses import LOSSES, Answer, Projector
 from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
 
-# Share of all steps over which the learning rate rises. A longer rise ends as well but makes the first rungs
-# poorer judges: with 0.1 instead of 0.03, tau between epoch 9 of 27 and the end fell from 0.57 to 0.35 (digits, n = 16).
+# Share of all steps over which the learning rate rises. A longer rise ends as well but makes the first rungs poorer
+# judges: with 0.1 instead of 0.03, tau between epoch 9 and the end at 27 fell from 0.57 to 0.35 (digits, n = 16).
 WARMUP = 0.03
 EVALUATION_BATCH = 1024
 

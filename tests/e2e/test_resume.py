@@ -32,6 +32,7 @@ def kill_tree(process) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    process.stdout.close()
     time.sleep(1)
     for child in children:
         if child.is_running():

@@ -171,9 +171,15 @@ def test_candidate_when_its_worker_dies_for_good_then_fails_and_keeps_what_it_ha
     opened.ask("a")
     opened.adapter.on_trial_result("a", result(0.5))
     opened.adapter.on_trial_complete("a", None, error=True)
+    assert opened.rows() == {}
+    for trial in ("b", "c"):
+        assert opened.ask(trial).id == "c0000"
+        assert opened.reported == 1
+        opened.adapter.on_trial_complete(trial, None, error=True)
     row = opened.rows()["c0000"]
     assert row["state"] == "failed"
-    assert "worker died" in row["reason"]
+    assert "worker died 3 times" in row["reason"]
+    assert opened.ask("d").id == "c0001"
 
 
 def test_trial_when_unknown_or_told_twice_then_is_ignored(session, result):

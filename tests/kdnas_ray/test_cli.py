@@ -74,12 +74,11 @@ def test_package_when_imported_then_offers_what_python_users_need():
         kdnas_ray.serach  # noqa: B018
 
 
-def test_search_when_imported_from_the_package_then_is_the_function_not_the_module():
-    # Importing the submodule of the same name must not take its place.
+def test_search_when_imported_from_the_package_then_is_the_function():
     code = (
         "from kdnas_ray import search, resume\nfrom kdnas_ray import search as again\n"
         "import kdnas_ray, kdnas_ray.driver\n"
-        "print(again is search is kdnas_ray.driver, type(search).__name__, type(resume).__name__)"
+        "print(again is search is kdnas_ray.driver.search, type(search).__name__, type(resume).__name__)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "True function function\n"
