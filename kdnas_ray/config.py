@@ -144,7 +144,7 @@ class Retrain(_Section):
     top: int = Field(4, ge=0)
     """How many; 0 to leave it out."""
     epochs: int | None = Field(None, ge=1)
-    """Length of the full training; null for twice the scheduler's max_epochs."""
+    """Length of the full training; null for the scheduler's max_epochs."""
     seeds: int = Field(3, ge=1)
     """Trainings of each finalist with different seeds; results are given with their spread."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -229,6 +230,8 @@ def _tune(
     shared: ray.ObjectRef,
     ender: tune.Stopper,
 ) -> None:
+    # As many proposals ahead as there are workers: they start together, and none waits for the sampler.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_workers(config))
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
     staging = run / "ray"
     trainable = tune.with_resources(tune.with_parameters(Distill, shared=shared), resources)
@@ -246,6 +249,7 @@ def _tune(
             storage_path=str(staging.resolve()),
             stop=ender,
             verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own rungs
         ),
     )
     try:

@@ -70,7 +70,7 @@ def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callabl
 
 def retrain_epochs(config: SearchConfig) -> int:
     """Length of a retraining in epochs."""
-    return config.retrain.epochs or 2 * config.scheduler.max_epochs
+    return config.retrain.epochs or config.scheduler.max_epochs
 
 
 def finalists(run: Path, objectives: Sequence[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from search_spaces.errors import KdnasError
 class ResNetSpace:
     """Residual networks: depth, width, kernel size and block type of every stage.
 
-    The first stage keeps the resolution, each later one halves it. Taps: `stage1` … `stageN`,
+    The first stage keeps the stem's resolution, each later one halves it. Taps: `stage1` … `stageN`,
     `penultimate`, `logits`.
 
     Source: He 2016, Deep Residual Learning for Image Recognition (CVPR).
@@ -21,6 +21,7 @@ class ResNetSpace:
     Args:
         stages: number of stages.
         stem_widths: channels of the first convolution.
+        stem_strides: stride of the first convolution; 2 quarters the cost of everything after it.
         widths: channels a stage may have.
         depths: blocks a stage may have.
         kernels: side of the spatial convolutions.
@@ -30,6 +31,7 @@ class ResNetSpace:
 
     stages: int = 3
     stem_widths: tuple[int, ...] = (4, 8, 16)
+    stem_strides: tuple[int, ...] = (1,)
     widths: tuple[int, ...] = (4, 8, 12, 16, 24, 32)
     depths: tuple[int, ...] = (1, 2)
     kernels: tuple[int, ...] = (3, 5)
@@ -38,10 +40,10 @@ class ResNetSpace:
     def __post_init__(self) -> None:
         if self.stages < 1:
             raise KdnasError("at least one stage is needed", field="space.stages", value=self.stages)
-        for name in ("stem_widths", "widths", "depths", "kernels", "blocks"):
+        for name in ("stem_widths", "stem_strides", "widths", "depths", "kernels", "blocks"):
             if not getattr(self, name):
                 raise KdnasError("no choice left", field=f"space.{name}", value=[], remedy="list at least one value")
-        for name in ("stem_widths", "widths", "depths"):
+        for name in ("stem_widths", "stem_strides", "widths", "depths"):
             if min(getattr(self, name)) < 1:
                 raise KdnasError("values start at 1", field=f"space.{name}", value=list(getattr(self, name)))
         if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
@@ -55,6 +57,8 @@ class ResNetSpace:
     def suggest(self, trial: Suggests) -> Architecture:
         """The architecture that the trial's suggestions describe."""
         decisions: dict[str, Decision] = {"stem.width": trial.suggest_categorical("stem.width", self.stem_widths)}
+        if self.stem_strides != (1,):  # left out where it is always 1, as in the published family
+            decisions["stem.stride"] = trial.suggest_categorical("stem.stride", self.stem_strides)
         for stage in range(1, self.stages + 1):
             for trait, choices in (
                 ("depth", self.depths),
@@ -79,7 +83,8 @@ def build_resnet(architecture: Mapping[str, Decision], shape: Shape, classes: in
     """Residual network for any decisions of this family, also outside a space's ranges (teachers)."""
     stages = sum(1 for name in architecture if name.endswith(".depth"))
     width = int(architecture["stem.width"])
-    parts: dict[str, nn.Module] = {"stem": _conv_norm(shape[0], width, 3)}
+    stride = int(architecture.get("stem.stride", 1))
+    parts: dict[str, nn.Module] = {"stem": _conv_norm(shape[0], width, 3, stride)}
     for stage in range(1, stages + 1):
         depth, out, kernel = (int(architecture[f"stage{stage}.{trait}"]) for trait in ("depth", "width", "kernel"))
         block = _BLOCKS[str(architecture[f"stage{stage}.block"])]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from search_spaces import KdnasError, tap_shapes
 from trainables.bank import Bank, Batch
 from trainables.losses import LOSSES, Answer, Projector
+from trainables.optimizer import SGD
 from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
 
@@ -51,7 +52,7 @@ class Training:
     seed: int
     total_epochs: int
     projectors: nn.ModuleDict
-    optimizer: torch.optim.Optimizer
+    optimizer: SGD
     curve: list[Point] = field(default_factory=list)
     train_s: float = 0.0
 
@@ -122,15 +123,7 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
                 )
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
-    parameters = [*model.parameters(), *projectors.parameters()]
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=recipe.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
     return Training(model, recipe, seed, total_epochs, projectors, optimizer)
 
 
@@ -195,13 +188,11 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     total = torch.zeros((), device=device)
     for index, indices in enumerate(batches):
         progress = (epoch * len(batches) + index) / max(total_steps - 1, 1)
-        for group in training.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _rate(progress)
         batch = bank.batch(indices, view, transforms, taps).to(device)
         loss = _loss(training, batch, task, normalise, recipe.temperature.at(progress), taps)
-        training.optimizer.zero_grad(set_to_none=True)
+        training.optimizer.zero_grad()
         loss.backward()
-        training.optimizer.step()
+        training.optimizer.step(recipe.learning_rate * _rate(progress))
         total += loss.detach()
     return float(total) / len(batches)
 
