@@ -1,11 +1,17 @@
 """Which share of the workers' time goes into training, and into nothing else?
 
-A search runs; then the same training loops (the same candidates, each for the epochs it had) run bare: plain PyTorch
-in as many processes as the search had workers, without Ray, Optuna or MLflow, each taking the next candidate when it
-is done. The figure: seconds inside the bare loops, summed, over workers x wall time of the search phase.
+A search runs (`kdnas search`, MLflow on, no finalists). Then the same training loops run bare: the candidates that it
+trained, each for the epochs that it had, by `trainables.loop.train` in plain processes, as many as the search had
+workers, 1 torch thread each; no Ray, Optuna, MLflow, checkpoints. Each process opens the bank once and takes the next
+candidate when it is done with one; only the seconds inside `train` count, not building the network.
 
-    python benchmarks/utilisation.py digits      # 200 candidates, rungs of a second and less
-    python benchmarks/utilisation.py long-rungs  # rungs of two seconds and more
+`utilisation` = bare seconds, summed / (workers x wall time of the search phase). The search phase begins when the
+first proposal is about to be made (Ray runs, the bank lies in its store) and ends with the last candidate, the start
+of the first workers included. `in the search` is the sum of the same loops as the search itself timed them: what it
+has above the bare sum, the loops lost to processes beside them on the same cores.
+
+    python benchmarks/utilisation.py digits      # 200 candidates; goal: at least 0.8
+    python benchmarks/utilisation.py long-rungs  # rungs of 2 s and more; goal: at least 0.90
 """
 
 import argparse
@@ -15,9 +21,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from record import tell
 
 SETTINGS = {
     "digits": ["budget.trials=200"],
@@ -26,46 +36,58 @@ SETTINGS = {
 
 
 def main() -> None:
-    """Search, repeat the loops bare, print a row for the table."""
+    """Search, repeat the loops bare, print a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("setting", choices=SETTINGS)
     parser.add_argument("--set", nargs="*", default=[], help="further overrides")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
     overrides = [*SETTINGS[chosen.setting], "retrain.top=0", *chosen.set]
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        os.environ["KDNAS_CACHE"] = str(work / "cache")
+        run = Path(folder) / "run"
         command = [sys.executable, "-m", "kdnas_ray", "search", *overrides, "--out", "run"]
-        subprocess.run(command, cwd=work, check=True, stdout=subprocess.DEVNULL)
-        summary = json.loads((work / "run" / "summary.json").read_text())
-        rows = [json.loads(line) for line in (work / "run" / "candidates.jsonl").read_text().splitlines()]
+        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env=environment)
+        summary, state = (json.loads((run / name).read_text()) for name in ("summary.json", "state.json"))
+        rows = [json.loads(line) for line in (run / "candidates.jsonl").read_text().splitlines()]
         trained = sorted((row for row in rows if row["epochs"]), key=lambda row: row["started_s"])
-        state = json.loads((work / "run" / "state.json").read_text())
-        bare = run_bare(work / "run", trained, summary["workers"], state["channels_last"])
-    rung_s = [row["train_s"] * summary["rungs"][0] / row["epochs"] for row in trained]
+        bare = sum(run_bare(run, trained, summary["workers"], state["channels_last"]))
+    rungs = rung_seconds(trained, summary["rungs"])
     available = summary["workers"] * summary["search_wall_s"]
     row = {
         "setting": chosen.setting,
         "candidates": len(trained),
-        "first_rung_s": round(median(rung_s), 2),
-        "bare_s": round(sum(bare), 1),
-        "in_search_s": round(summary["train_s"], 1),
-        "workers_x_wall_s": round(available, 1),
-        "bare/available": round(sum(bare) / available, 3),
-        "in_search/available": round(summary["utilisation"], 3),
+        "rung s, median": median(rungs),
+        "rung s, shortest": min(rungs),
+        "workers": summary["workers"],
+        "search phase s": summary["search_wall_s"],
+        "bare s": bare,
+        "in the search s": summary["train_s"],
+        "utilisation": bare / available,
+        "loops in the search / (workers x wall)": summary["train_s"] / available,
     }
-    print("| " + " | ".join(row) + " |")
-    print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    tell([row], chosen.out, overrides=overrides)
 
 
-def run_bare(run: Path, rows: list[dict[str, Any]], workers: int, channels_last: bool) -> list[float]:
+def run_bare(run: Path, rows: Sequence[dict[str, Any]], workers: int, channels_last: bool) -> list[float]:
     """Seconds inside the training loop of each candidate, trained again in plain processes."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, initializer=_open, initargs=(run, channels_last)) as pool:
         return pool.map(_train, rows, chunksize=1)
 
 
+def rung_seconds(rows: Sequence[dict[str, Any]], rungs: Sequence[int]) -> list[float]:
+    """Seconds of every rung that was trained; the epochs of a candidate are taken as equally long."""
+    return [
+        row["train_s"] / row["epochs"] * (high - low)
+        for row in rows
+        for low, high in pairwise([0, *rungs])
+        if high <= row["epochs"]
+    ]
+
+
 def _open(run: Path, channels_last: bool) -> None:
+    """Once a process: the bank, from the cache where the search left it."""
     global shared
     import torch
 
@@ -79,9 +101,17 @@ def _open(run: Path, channels_last: bool) -> None:
     torch.set_num_threads(1)
     data, config = made.data, made.config
     shared = Shared(
-        bank=bank, validation=data.validation, task=config.task, space=config.space, mean=data.mean, std=data.std,
-        classes=len(data.classes), rungs=config.scheduler.rungs(), checkpoints=str(run), channels_last=channels_last,
-    )  # fmt: skip
+        bank=bank,
+        validation=data.validation,
+        task=config.task,
+        space=config.space,
+        mean=data.mean,
+        std=data.std,
+        classes=len(data.classes),
+        rungs=config.scheduler.rungs(),
+        checkpoints=str(run),
+        channels_last=channels_last,
+    )
 
 
 def _train(row: dict[str, Any]) -> float:

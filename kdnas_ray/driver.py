@@ -188,9 +188,10 @@ def _search_phase(
         rungs=rungs,
         workers=_workers(config),
         teacher_accuracy=teacher.val_accuracy,
-        wall_budget_s=config.budget.wall_s,
     )
     journal = Journal(run, progress)
+    if config.budget.wall_s is not None:
+        progress.wall_budget_s = max(0.0, config.budget.wall_s - journal.search_s())
     study = _study(run / "study.db", config, len(journal.rows))
     adapter = StudyAdapter(
         study,

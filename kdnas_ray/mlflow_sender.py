@@ -216,6 +216,9 @@ class Sender:
         this = f"{record['candidate']} {record['time_ms']}"
         if self.client.get_run(self.parent).data.tags.get(MODEL) == this:  # logged before a crash
             return
+        if not (self.run / record["folder"]).exists():  # the user deleted it: the records after it must not wait
+            print(f"{record['folder']} is gone; the model is not logged", file=sys.stderr, flush=True)
+            return
         student, meta = load_student(self.run / record["folder"])
         model = torch.nn.Sequential(Normalise(tuple(meta["mean"]), tuple(meta["std"])), student).eval()
         images = np.zeros((2, *meta["shape"]), dtype=np.uint8)

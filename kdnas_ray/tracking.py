@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -52,6 +53,12 @@ def tracking_uri(settings: TrackingSettings, run: Path | None = None) -> str:
         return chosen
     kept = read_tracking(run).get("uri") if run is not None else None
     return kept or f"sqlite:///{Path(DEFAULT_DATABASE).resolve()}"
+
+
+def shown_uri(uri: str) -> str:
+    """The address without name and password, for messages."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
 
 
 def start(run: Path) -> subprocess.Popen:
@@ -99,7 +106,7 @@ def sync(run: Path, settings: TrackingSettings) -> int:
         raise RunError(
             f"MLflow does not take the records ({type(error).__name__}: {str(error).splitlines()[0]})",
             field="tracking.uri",
-            value=tracking_uri(settings, run),
+            value=shown_uri(tracking_uri(settings, run)),
             remedy="they are kept; try again when the server is back",
         ) from error
 
@@ -122,7 +129,7 @@ def ui(settings: TrackingSettings, *, host: str, port: int) -> int:
     """
     uri = tracking_uri(settings)
     if uri.startswith(("http://", "https://")):
-        raise KdnasError("the tracking store is a server, with a UI of its own", field="MLFLOW_TRACKING_URI", value=uri,
+        raise KdnasError("the tracking store is a server, with a UI of its own", field="MLFLOW_TRACKING_URI", value=shown_uri(uri),
                          remedy="open this address in a browser")  # fmt: skip
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise KdnasError("no search was tracked here yet", field="tracking store", value=uri,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kdnas_ray import tracking
 from kdnas_ray.runs import read_jsonl, read_tracking
-from kdnas_ray.tracking import TrackingSettings, append, drain, pending, tracking_uri, ui, write_progress
+from kdnas_ray.tracking import TrackingSettings, append, drain, pending, shown_uri, tracking_uri, ui, write_progress
 from search_spaces import KdnasError
 
 
@@ -106,3 +106,16 @@ def test_drain_when_the_sender_died_then_says_what_is_left(run):
     with subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE) as dead:
         dead.wait()
         assert drain(run, dead, 5) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://ann:secret@mlflow.example:5000/store", "https://mlflow.example:5000/store"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////tmp/a@b/mlflow.db", "sqlite:////tmp/a@b/mlflow.db"),
+        ("postgresql://ann:secret@db/mlflow", "postgresql://db/mlflow"),
+    ],
+)
+def test_address_when_shown_then_holds_no_password(uri, shown):
+    assert shown_uri(uri) == shown
