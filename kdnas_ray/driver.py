@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import ray
@@ -234,7 +236,8 @@ def _tune(
     # As many proposals ahead as there are workers: they start together, and none waits for the sampler.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_workers(config))
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
-    staging = run / "ray"
+    # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
+    staging = tempfile.mkdtemp(prefix="kdnas-")
     trainable = tune.with_resources(tune.with_parameters(Distill, shared=shared), resources)
     tuner = tune.Tuner(
         trainable,
@@ -247,7 +250,7 @@ def _tune(
         ),
         run_config=tune.RunConfig(
             name="search",
-            storage_path=str(staging.resolve()),
+            storage_path=staging,
             stop=ender,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own rungs
@@ -282,7 +285,8 @@ def _study(path: Path, config: SearchConfig, known: int) -> optuna.Study:
     with contextlib.closing(sqlite3.connect(path)) as database:
         # Write-ahead logging: optuna-dashboard reads while the search writes, and a commit needs no fsync.
         database.execute("PRAGMA journal_mode=WAL")
-    storage = RDBStorage(f"sqlite:///{path}")
+    # As a URI with its path quoted: a run folder may be called `what?`.
+    storage = RDBStorage(f"sqlite:///file:{quote(str(path.resolve()))}?uri=true")
     event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
     # A sampler seeded alike after every resume would propose its first random candidates again.
     sampler = config.sampler.make(config.seed + known, lambda trial: trial.user_attrs.get("excess") or [0.0])

@@ -1,16 +1,18 @@
 """Can this search work at all? Everything that can be refused is refused here, before any work starts."""
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from torch import nn
 
 from kdnas_ray.adapter import check_constraints
-from kdnas_ray.config import SearchConfig
+from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.counting import count, count_model
 from kdnas_ray.objectives import limits
@@ -51,6 +53,7 @@ def plan(config: SearchConfig) -> Plan:
     Raises:
         KdnasError: data, teacher, space, recipes or constraints do not fit together.
     """
+    _check_resources(config.resources)
     data = config.task.load(config.seed)
     shape, classes = data.shape, len(data.classes)
     model = build_teacher(config.teachers[0], shape, classes)
@@ -142,6 +145,20 @@ def _any_student(config: SearchConfig, data: Data) -> nn.Module:
     architecture = sample(config.space, random.Random(config.seed))
     with torch.random.fork_rng(devices=[]):
         return config.space.build(architecture, data.shape, len(data.classes))
+
+
+def _check_resources(resources: Resources) -> None:
+    if ray.is_initialized():  # a cluster of the caller's, which may be larger than this machine
+        return
+    for name, there in (("cpu", os.cpu_count() or 1), ("gpu", torch.cuda.device_count())):
+        wanted = getattr(resources, name)
+        if wanted > there:
+            raise KdnasError(
+                f"no room for one trial: this machine has {there}",
+                field=f"resources.{name}",
+                value=wanted,
+                remedy=f"choose at most {there}",
+            )
 
 
 def _check_batch(config: SearchConfig, data: Data) -> None:

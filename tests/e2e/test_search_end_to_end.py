@@ -14,6 +14,9 @@ from kdnas_ray.students import load_student
 from trainables.tasks import DigitsTask
 
 
+ODD_NAME = "again? #1 100% {x} [bold] ü"
+
+
 @pytest.fixture(scope="module")
 def run(finished):
     return finished[0]
@@ -144,12 +147,12 @@ def test_a_second_search_on_the_same_teacher_trains_and_computes_nothing_again(f
     cache = run.parent / "cache"
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
     again = kdnas("search", "kdnas.yaml", "budget.trials=2", "retrain.top=0", "tracking.enabled=false",
-                  "--out", "again", cwd=run.parent)  # fmt: skip
+                  "--out", ODD_NAME, cwd=run.parent)  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Training the teacher" not in again.stdout
     assert "read from the cache" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()} == before
-    first, second = (lines(folder / "candidates.jsonl") for folder in (run, run.parent / "again"))
+    first, second = (lines(folder / "candidates.jsonl") for folder in (run, run.parent / ODD_NAME))
     proposals = {row["id"]: (row["architecture"], row["recipe"]) for row in first}
     assert all(proposals[row["id"]] == (row["architecture"], row["recipe"]) for row in second)
 

@@ -169,3 +169,11 @@ def test_needed_bytes_when_everything_is_counted_then_leaves_a_reserve(tmp_path,
         nbytes = 10**9
 
     assert needed_bytes(Sized(), [Sized(), Sized()]) > 3 * 10**9  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("resource", "amount"), [("cpu", 100_000), ("gpu", 64)])
+def test_plan_when_one_trial_wants_more_than_the_machine_has_then_is_refused(resource, amount):
+    with pytest.raises(KdnasError, match="this machine has") as refused:
+        plan(read({"resources": {resource: amount}}))
+    assert refused.value.field == f"resources.{resource}"
+    assert refused.value.exit_code == 2
