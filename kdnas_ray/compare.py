@@ -76,4 +76,6 @@ def _text(name: str, value: Any) -> str:
         return "–"
     if "accuracy" in name or name == "utilisation":
         return f"{value:.2%}"
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else escape(str(value))
+    )

@@ -1,8 +1,11 @@
 """Which pictures does the report hold?
 
 Text from data and configuration is escaped here: plotly reads some HTML in labels and hover texts.
+A picture with several views keeps them in `layout.meta` as arguments of `Plotly.update`; the page has a
+button for each.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -12,18 +15,18 @@ import plotly.graph_objects as go
 from kdnas_ray.analysis.importance import Importances
 from kdnas_ray.analysis.pareto import pareto_front
 
+Row = Mapping[str, Any]
+
 INK = "#7d8794"  # legible on light and on dark paper
-GRID = "rgba(125,135,148,0.22)"
+GRID = "rgba(125,135,148,0.20)"
 ACCENT, FINAL, QUIET, TEACHER = "#2f7de1", "#e07b22", "#9aa4b1", "#c2405a"
-LONGEST_LABEL = 60
+COSTS = {"params": "parameters", "flops": "FLOPs for one input"}
+LONGEST_LABEL = 40
+MOST_BARS = 15
 
 
-def pareto_figure(
-    rows: Sequence[Mapping[str, Any]],
-    finalists: Sequence[Mapping[str, Any]],
-    teacher: Mapping[str, Any] | None,
-) -> go.Figure:
-    """Validation accuracy against parameters, switchable to FLOPs.
+def pareto_figure(rows: Sequence[Row], finalists: Sequence[Row], teacher: Row | None) -> go.Figure:
+    """Validation accuracy against parameters, with views against FLOPs and of the students alone.
 
     Args:
         rows: lines of candidates.jsonl.
@@ -31,49 +34,38 @@ def pareto_figure(
         teacher: of summary.json.
     """
     complete = [row for row in rows if row["state"] == "complete"]
-    stopped = [row for row in rows if row["state"] == "pruned" and row["val_accuracy"] is not None]
-    figure = go.Figure()
-    by_size, by_flops = [], []
-
-    def add(points: Sequence[Mapping[str, Any]], hover: Sequence[str], **style: Any) -> None:
-        by_size.append([point["params"] for point in points])
-        by_flops.append([point["flops"] for point in points])
-        heights = [point["val_accuracy"] for point in points]
-        figure.add_scatter(x=by_size[-1], y=heights, hovertext=hover, hoverinfo="text", **style)
-
-    add(stopped, [_hover(row) for row in stopped], name="stopped early", mode="markers",
-        marker={"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": QUIET}})  # fmt: skip
-    add(complete, [_hover(row) for row in complete], name="complete", mode="markers",
-        marker={"symbol": "circle", "size": 9, "color": ACCENT})  # fmt: skip
-    front = sorted(pareto_front(rows, ["val_accuracy", "params"]), key=lambda row: row["params"])
-    add(front, [_hover(row) for row in front], name="Pareto front (accuracy, parameters)", mode="lines",
-        line={"color": ACCENT, "width": 1.5, "shape": "hv"})  # fmt: skip
-    add(finalists, [f"{escape(row['id'])}, retrained<br>{row['val_accuracy']:.2%}" for row in finalists],
-        name="retrained finalist", mode="markers",
-        marker={"symbol": "diamond-open", "size": 12, "line": {"width": 2}, "color": FINAL})  # fmt: skip
-    good = [row["val_accuracy"] for row in (*complete, *finalists)]
-    if teacher:
-        good.append(teacher["val_accuracy"])
-        add([teacher], [f"teacher<br>{teacher['val_accuracy']:.2%}<br>{teacher['params']:,} parameters"],
-            name="teacher", mode="markers", marker={"symbol": "star", "size": 14, "color": TEACHER})  # fmt: skip
-    buttons = [
-        {"label": label, "method": "update", "args": [{"x": values}, {"xaxis.title.text": title}]}
-        for label, values, title in (("parameters", by_size, "parameters"), ("FLOPs", by_flops, "FLOPs for one input"))
+    groups: list[tuple[Sequence[Row], list[str], dict[str, Any]]] = [
+        (stopped := _stopped(rows), [_hover(row) for row in stopped], _marks("stopped early", "x-thin", 7, QUIET)),
+        (complete, [_hover(row) for row in complete], _marks("complete", "circle", 9, ACCENT)),
     ]
-    _style(figure, "parameters", "validation accuracy")
-    if good:  # candidates stopped at the first rung would squeeze all others into one line
-        margin = max(0.01, 0.5 * (max(good) - min(good)))
-        figure.update_yaxes(range=[min(good) - margin, max(good) + margin])
-    figure.update_layout(
-        xaxis_type="log",
-        updatemenus=[{"type": "buttons", "direction": "right", "buttons": buttons, "x": 1, "xanchor": "right",
-                      "y": 1.12, "yanchor": "bottom", "showactive": False}],
-    )  # fmt: skip
+    for cost in COSTS:
+        front = sorted(pareto_front(rows, ["val_accuracy", cost]), key=lambda row: row[cost])
+        line = {"color": ACCENT, "width": 1.5, "shape": "hv"}
+        style = {"name": "Pareto front", "mode": "lines", "line": line, "visible": cost == "params", "meta": cost}
+        groups.append((front, [], style | {"hoverinfo": "skip"}))  # its candidates have marks of their own
+    groups.append((finalists, [_retrained(row) for row in finalists], _marks("retrained", "diamond-open", 13, FINAL)))
+    judges = [teacher] if teacher else []
+    groups.append((judges, [_teacher(row) for row in judges], _marks("teacher", "star", 15, TEACHER)))
+    figure = go.Figure()
+    for points, hover, style in groups:
+        heights = [point["val_accuracy"] for point in points]
+        across = [point["params"] for point in points]
+        figure.add_scatter(**{"x": across, "y": heights, "hovertext": hover, "hoverinfo": "text", **style})
+    _style(figure, COSTS["params"], "validation accuracy")
+    figure.update_xaxes(type="log", **_decades([point["params"] for points, _, _ in groups for point in points]))
+    close = _around([row["val_accuracy"] for row in (*complete, *finalists, *judges)])
+    if close:  # candidates stopped at the first rung would squeeze all others into one line
+        figure.update_yaxes(range=close)
+    if teacher:
+        figure.add_hline(y=teacher["val_accuracy"], line={"color": TEACHER, "width": 1, "dash": "dash"}, opacity=0.6)
+    figure.layout.meta = _cost_views([points for points, _, _ in groups], [trace.meta for trace in figure.data])
     return figure
 
 
-def curves_figure(rows: Sequence[Mapping[str, Any]], rungs: Sequence[int], best: str | None) -> go.Figure:
+def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None) -> go.Figure:
     """Validation accuracy by epoch of every candidate, with the rungs; the best stands out.
+
+    A second view shows the range in which the complete candidates end.
 
     Args:
         rows: lines of candidates.jsonl.
@@ -81,65 +73,155 @@ def curves_figure(rows: Sequence[Mapping[str, Any]], rungs: Sequence[int], best:
         best: id of the best candidate.
     """
     figure = go.Figure()
-    styles = {
-        "stopped early": (QUIET, 1.0, 0.5, lambda row: row["state"] == "pruned"),
-        "complete": (ACCENT, 1.3, 0.7, lambda row: row["state"] == "complete" and row["id"] != best),
-        "best": (FINAL, 3.0, 1.0, lambda row: row["id"] == best),
+    complete = [row for row in rows if row["state"] == "complete"]
+    groups = {
+        "stopped early": (QUIET, 1.0, 0.45, [row for row in rows if row["state"] == "pruned"]),
+        "complete": (ACCENT, 1.3, 0.65, [row for row in complete if row["id"] != best]),
+        "best": (FINAL, 3.0, 1.0, [row for row in rows if row["id"] == best]),
     }
-    for name, (colour, width, opacity, chosen) in styles.items():
-        epochs: list[float | None] = []
-        heights: list[float | None] = []
-        texts: list[str | None] = []
-        for row in rows:
-            if row["curve"] and chosen(row):  # one trace for all, with gaps: a trace each is slow to draw
-                epochs += [*(point["epoch"] for point in row["curve"]), None]
-                heights += [*(point["val_accuracy"] for point in row["curve"]), None]
-                texts += [*(escape(row["id"]) for _ in row["curve"]), None]
-        figure.add_scatter(
-            x=epochs, y=heights, text=texts, mode="lines", name=name, opacity=opacity,
-            line={"color": colour, "width": width}, hovertemplate="%{text}<br>epoch %{x}: %{y:.2%}<extra></extra>",
-        )  # fmt: skip
+    for name, (colour, width, opacity, members) in groups.items():
+        line = {"color": colour, "width": width}
+        figure.add_scatter(**_joined(members), opacity=opacity, line=line, legendgroup=name, showlegend=False)
+        if members:  # a legend entry of its own, or it would be as faint as the curves
+            entry = {"color": colour, "width": max(width, 2)}
+            figure.add_scatter(x=[None], y=[None], mode="lines", line=entry, name=name, legendgroup=name)
     for rung in rungs:
         figure.add_vline(x=rung, line={"color": INK, "width": 1, "dash": "dot"})
-        figure.add_annotation(x=rung, y=1.0, yref="paper", yanchor="bottom", text=f"rung {rung}", showarrow=False)
+        label = {"text": f"rung {rung}", "font": {"size": 11}}
+        figure.add_annotation(x=rung, y=1.0, yref="paper", yanchor="bottom", showarrow=False, **label)
     _style(figure, "epoch", "validation accuracy")
+    whole = [point["val_accuracy"] for row in rows for point in row["curve"] if point["val_accuracy"] is not None]
+    views = {"whole range": _around(whole, 0.05), "where they end": _around([row["val_accuracy"] for row in complete])}
+    figure.layout.meta = {name: [{}, {"yaxis.range": limits}] for name, limits in views.items() if limits}
     return figure
 
 
 def importance_figure(found: Importances) -> go.Figure:
-    """Share of the variance of accuracy that each decision explains, largest on top."""
-    shares = dict(list(found.shares.items())[:15])
-    names = [escape(name if len(name) <= LONGEST_LABEL else name[:LONGEST_LABEL] + "…") for name in reversed(shares)]
-    figure = go.Figure(
-        go.Bar(x=list(reversed(shares.values())), y=names, orientation="h", marker={"color": ACCENT},
-               hovertemplate="%{y}: %{x:.1%}<extra></extra>")
-    )  # fmt: skip
-    _style(figure, "share of the variance explained", "")
-    figure.update_layout(height=90 + 24 * len(shares), yaxis_tickformat="", xaxis_tickformat=".0%")
-    figure.update_yaxes(automargin=True)
+    """Share of the explained variance of accuracy that falls to each decision, largest on top."""
+    shares = list(found.shares.items())[:MOST_BARS][::-1]
+    bars = go.Bar(
+        x=[share for _, share in shares],
+        y=list(range(len(shares))),
+        orientation="h",
+        marker={"color": ACCENT},
+        hovertext=[f"{escape(name, quote=False)}: {share:.1%}" for name, share in shares],
+        hoverinfo="text",
+    )
+    figure = go.Figure(bars)
+    _style(figure, "share of explained variance", "")
+    labels = [escape(_shortened(name), quote=False) for name, _ in shares]
+    figure.update_layout(height=84 + 24 * len(shares), margin={"t": 8, "b": 52}, bargap=0.35)
+    figure.update_xaxes(tickformat=".0%")
+    figure.update_yaxes(automargin=True, tickvals=list(range(len(shares))), ticktext=labels, showgrid=False)
     return figure
 
 
-def _hover(row: Mapping[str, Any]) -> str:
+def _stopped(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["state"] == "pruned" and row["val_accuracy"] is not None]
+
+
+def _marks(name: str, symbol: str, size: int, colour: str) -> dict[str, Any]:
+    line = {"width": 2 if symbol == "diamond-open" else 1.5, "color": colour} if symbol != "circle" else {"width": 0}
+    marker = {"symbol": symbol, "size": size, "color": colour, "line": line}
+    return {"name": name, "mode": "markers", "marker": marker}
+
+
+def _cost_views(groups: Sequence[Sequence[Row]], only: Sequence[str | None]) -> dict[str, Any]:
+    """For each cost: x of every trace and which of them show (`only` names the fronts'); title and ticks."""
+    views = {}
+    for label, (cost, title) in zip(("parameters", "FLOPs"), COSTS.items(), strict=True):
+        values = [[point[cost] for point in points] for points in groups]
+        shown = [name in (None, cost) for name in only]
+        axis = {"xaxis.title.text": title, "xaxis.autorange": True, **_dotted([x for group in values for x in group])}
+        views[label] = [{"x": values, "visible": shown}, axis]
+    students = [point["params"] for points in groups[:-1] for point in points if point["params"] > 0]
+    if students and groups[-1]:  # the teacher is so far off that it squeezes them
+        data, axis = views["parameters"]
+        room = 0.1 + 0.05 * math.log10(max(students) / min(students))
+        limits = [math.log10(min(students)) - room, math.log10(max(students)) + room]
+        views["students only"] = [data, {**axis, "xaxis.autorange": False, "xaxis.range": limits, **_dotted(students)}]
+    return views
+
+
+def _dotted(values: Sequence[float]) -> dict[str, Any]:
+    return {f"xaxis.{name}": value for name, value in _decades(values).items()}
+
+
+def _decades(values: Sequence[float]) -> dict[str, Any]:
+    """Ticks of a logarithmic axis at 1, 3, 10, 30 …, or denser where the values lie within a decade or so."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return {}
+    low, high = min(positive), max(positive)
+    steps = (1, 3) if high > 20 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = [round(step * 10.0**power, 6) for power in powers for step in steps]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [_short_number(tick) for tick in ticks]}
+
+
+def _short_number(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def _around(values: Sequence[float], least: float = 0.01) -> list[float] | None:
+    """Range of an axis of shares that holds the values with room around them."""
+    if not values:
+        return None
+    margin = max(least, 0.15 * (max(values) - min(values)))
+    return [max(min(values) - margin, -margin / 4), min(max(values) + margin, 1 + margin / 4)]
+
+
+def _joined(rows: Sequence[Row]) -> dict[str, Any]:
+    """All curves as one trace with gaps: a trace each is slow to draw."""
+    epochs: list[float | None] = []
+    heights: list[float | None] = []
+    texts: list[str | None] = []
+    for row in rows:
+        epochs += [*(point["epoch"] for point in row["curve"]), None]
+        heights += [*(point["val_accuracy"] for point in row["curve"]), None]
+        texts += [*(escape(row["id"], quote=False) for _ in row["curve"]), None]
+    template = "%{text}<br>epoch %{x}: %{y:.2%}<extra></extra>"
+    return {"x": epochs, "y": heights, "text": texts, "mode": "lines", "hovertemplate": template}
+
+
+def _hover(row: Row) -> str:
     recipe = row["recipe"]
-    losses = " + ".join(escape(str(term["loss"])) for term in recipe["terms"]) or "labels only"
+    losses = " + ".join(escape(str(term["loss"]), quote=False) for term in recipe["terms"]) or "labels only"
     return (
-        f"<b>{escape(row['id'])}</b><br>{row['val_accuracy']:.2%} after {row['epochs']} epochs<br>"
+        f"<b>{escape(row['id'], quote=False)}</b><br>{row['val_accuracy']:.2%} after {row['epochs']} epochs<br>"
         f"{row['params']:,} parameters, {row['flops'] / 1e6:.2f} MFLOPs<br>"
         f"{losses}, alpha {recipe['alpha']:.2f}, T {recipe['temperature']['start']:.1f}, "
         f"learning rate {recipe['learning_rate']:.3f}"
     )
 
 
+def _retrained(row: Row) -> str:
+    return f"<b>{escape(row['id'], quote=False)}</b>, retrained<br>{row['val_accuracy']:.2%} on validation"
+
+
+def _teacher(row: Row) -> str:
+    cost = f"{row['params']:,} parameters, {row['flops'] / 1e6:.2f} MFLOPs"
+    return f"<b>teacher</b><br>{row['val_accuracy']:.2%} on validation<br>{cost}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
+
+
 def _style(figure: go.Figure, x: str, y: str) -> None:
+    axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
     figure.update_layout(
         template="none",
-        height=440,
-        margin={"l": 64, "r": 16, "t": 56, "b": 56},
+        height=420,
+        margin={"l": 56, "r": 16, "t": 24, "b": 84},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        legend={"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"},
-        xaxis={"title": {"text": x}, "gridcolor": GRID, "linecolor": GRID, "zeroline": False},
-        yaxis={"title": {"text": y}, "gridcolor": GRID, "linecolor": GRID, "zeroline": False, "tickformat": ".0%"},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 12}},
+        hoverlabel={"font": {"family": "system-ui, sans-serif", "size": 12}, "align": "left"},
+        xaxis={"title": {"text": x, "font": {"size": 12}, "standoff": 8}, **axis},
+        yaxis={"title": {"text": y, "font": {"size": 12}, "standoff": 8}, **axis, "tickformat": ".1~%"},
     )

@@ -1,22 +1,30 @@
 """How does a run folder become one page that works offline?"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import rank_candidates
+from kdnas_ray.config import read
+from kdnas_ray.report import words
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
 from kdnas_ray.results import headline
-from kdnas_ray.runs import read_config, read_jsonl, read_summary
+from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary
+from search_spaces.errors import KdnasError
 
 RANKED = 20
+REASONS = 20  # failures shown
+FACTS = ("teacher", "best", "kendall_tau", "kendall_tau_n", "finalists", "rungs", "rung_kendall_tau", "objectives")
 
 
 def write_report(run: Path) -> Path:
@@ -32,7 +40,7 @@ def write_report(run: Path) -> Path:
     return draft.replace(run / "report.html")
 
 
-def _template() -> Any:
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("kdnas_ray", "report"),
         autoescape=True,
@@ -40,56 +48,86 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "count": _count}
+    environment.filters |= {"percent": words.percent, "count": words.count}
     return environment.get_template("report.html.jinja")
 
 
 def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
-    rows, summary = read_jsonl(run / "candidates.jsonl"), read_summary(run)
-    best, teacher = summary.get("best"), summary.get("teacher")
-    finalists, rungs = summary.get("finalists") or [], summary.get("rungs") or []
-    trained = [row for row in rows if row["curve"]]
-    found = importances(run, rungs)
+    rows = read_jsonl(run / "candidates.jsonl")
+    summary = read_summary(run) or _so_far(run, config, rows)
+    facts = {name: summary.get(name) for name in FACTS}
+    finalists = facts["finalists"] or []
     retrained = {row["id"]: row for row in finalists}
-    ranked = rank_candidates(rows, summary.get("objectives") or ["val_accuracy"])
+    ranked = rank_candidates(rows, facts["objectives"] or ["val_accuracy"])
+    best = facts["best"]
     return {
         "name": run.resolve().name,
-        "headline": headline(summary) if summary else "The search has not written its summary yet.",
-        "summary": summary,
-        "best": best,
-        "teacher": teacher,
-        "finalist": retrained.get(best["id"]) if best else None,
+        "headline": headline(summary),
+        **facts,
+        **_gains(read_jsonl(run / "retrained.jsonl"), best, list(retrained)),
+        **_figures(run, rows, facts),
         "ranked": [{**row, "again": retrained.get(row["id"])} for row in ranked[:RANKED]],
         "ranked_in_all": len(ranked),
-        "failed": [row for row in rows if row["state"] == "failed"],
-        "seeds": (config.get("retrain") or {}).get("seeds", 1),
-        "pareto": _drawn(pareto_figure(rows, finalists, teacher)) if trained else None,
-        "curves": _drawn(curves_figure(trained, rungs, best["id"] if best else None)) if trained else None,
-        "importance": found,
-        "importance_figure": _drawn(importance_figure(found)) if found else None,
-        "best_recipe": _readable(best["recipe"]) if best else None,
-        "best_architecture": _readable(best["architecture"]) if best else None,
-        "config": yaml.safe_dump(config, sort_keys=False),
+        "any_retrained": bool(retrained),
+        "failed": (failed := [row for row in rows if row["state"] == "failed"])[:REASONS],
+        "failed_in_all": len(failed),
+        "recipe": words.recipe_words(best["recipe"]) if best else None,
+        "architecture": words.architecture_words(best["architecture"]) if best else None,
+        "facts": words.search_words(summary),
+        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         "plotly": Markup(get_plotlyjs()),  # the library's own code
     }
 
 
-def _drawn(figure: go.Figure) -> Markup:
-    # plotly writes "<" and ">" of its JSON as \u003c and \u003e, so no text can end the script element.
+def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What can be said while the search has not written its summary: it still runs, or its driver was killed."""
+    told: dict[str, Any]
+    try:
+        chosen = read(config)
+        told = {"objectives": chosen.objectives, "rungs": list(chosen.scheduler.rungs()), "seed": chosen.seed}
+    except KdnasError:  # of another version, or edited by hand
+        told = {"objectives": ["val_accuracy"], "rungs": [], "seed": config.get("seed")}
+    complete = [row for row in rank_candidates(rows, told["objectives"]) if row["state"] == "complete"]
+    kept = ("id", "architecture", "recipe", "val_accuracy", "params", "flops")
+    tested = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
+    states = {"completed": "complete", "pruned": "pruned", "failed": "failed", "rejected": "rejected"}
+    counts = {name: sum(row["state"] == state for row in rows) for name, state in states.items()}
+    state, teacher = read_state(run), run / "teacher.json"
+    return {
+        "status": "the search has not ended, or was killed: this page shows what is known so far",
+        "trials": len(rows) - counts["rejected"],
+        **counts,
+        **{name: state.get(name) for name in ("wall_s", "search_wall_s", "workers", "started", "command")},
+        "teacher": json.loads(teacher.read_text()) if teacher.exists() else None,
+        "best": {**{name: complete[0][name] for name in kept}, **dict.fromkeys(tested)} if complete else None,
+        **told,
+    }
+
+
+def _gains(
+    retrained: Sequence[dict[str, Any]], best: dict[str, Any] | None, finalists: Sequence[str]
+) -> dict[str, Any]:
+    """Gain of distillation for the best student, and the mean over all finalists."""
+    found = [gain for name in finalists if (gain := distillation_gain(retrained, name)) is not None]
+    own: Gain | None = distillation_gain(retrained, best["id"]) if best else None
+    return {"gain": own, "mean_gain": float(np.mean([gain.mean for gain in found])) if len(found) > 1 else None}
+
+
+def _figures(run: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+    rungs, best = facts["rungs"] or [], facts["best"]
+    found = importances(run, rungs)
+    pictures: dict[str, Any] = dict.fromkeys(("pareto", "curves", "importance_figure"))
+    trained = [row for row in rows if row["curve"] and row["state"] in ("complete", "pruned")]
+    if trained:
+        pictures["pareto"] = _drawn("pareto", pareto_figure(rows, facts["finalists"] or [], facts["teacher"]))
+        pictures["curves"] = _drawn("curves", curves_figure(trained, rungs, best["id"] if best else None))
+    if found:
+        pictures["importance_figure"] = _drawn("importance", importance_figure(found))
+    return {**pictures, "importance": found}
+
+
+def _drawn(name: str, figure: go.Figure) -> dict[str, Any]:
+    # plotly writes "<", ">" and "/" of its JSON as \u003c, \u003e and \u002f: no text can end the script element.
     options = {"displayModeBar": False, "responsive": True}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=options))
-
-
-def _readable(data: dict[str, Any]) -> str:
-    return yaml.safe_dump(json.loads(json.dumps(data), parse_float=lambda text: float(f"{float(text):.4g}")),
-                          sort_keys=False)  # fmt: skip
-
-
-def _percent(value: float | None, spread: float | None = None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2%}" + (f" ± {spread:.2%}" if spread is not None else "")
-
-
-def _count(value: float | None, digits: int = 0) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
+    drawn = figure.to_html(full_html=False, include_plotlyjs=False, config=options, div_id=name)
+    return {"name": name, "views": list(figure.layout.meta or {}), "html": Markup(drawn)}

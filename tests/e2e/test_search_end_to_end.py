@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 from kdnas_ray.students import load_student
 from trainables.tasks import DigitsTask
 
-
 ODD_NAME = "again? #1 100% {x} [bold] ü"
 
 

@@ -1,0 +1,393 @@
+"""Specification of `kdnas_ray.report`: one page, whatever the run folder holds, that runs no text of the data."""
+
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
+from kdnas_ray.analysis.importance import Importances
+from kdnas_ray.config import read
+from kdnas_ray.finalists import finalists
+from kdnas_ray.report import write_report
+from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
+from kdnas_ray.report.words import architecture_words, duration, recipe_words, search_words
+from kdnas_ray.runs import append_jsonl, read_jsonl, write_state
+from search_spaces import KdnasError
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&lt;{{ 7*7 }}"
+TEACHER = {"name": "trained", "val_accuracy": 0.99, "accuracy": 0.98, "params": 500_000, "flops": 50_000_000}
+SECTIONS = ("Accuracy against size", "Learning curves by rung", "Ranking", "The best candidate",
+            "How far to trust the ranking", "What mattered", "The search")  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Elements, attributes and visible text of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif self._inside != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(run: Path) -> Page:
+    return Page(write_report(run).read_text(encoding="utf8"))
+
+
+def retrained(name: str, seed: int, with_kd: bool, val: float, test: float) -> dict:
+    return {"id": name, "seed": seed, "repeat": seed, "with_kd": with_kd, "epochs": 9, "val_accuracy": val,
+            "test_accuracy": test, "train_s": 1.0, "curve": []}  # fmt: skip
+
+
+def summarise(run: Path, **changed) -> None:
+    """summary.json, as `results.write_summary` would make it."""
+    rows, lines = read_jsonl(run / "candidates.jsonl"), read_jsonl(run / "retrained.jsonl")
+    found = finalists(run, ["val_accuracy"])
+    by_id = {row["id"]: row for row in rows}
+    best = None
+    if found:
+        kept = {name: by_id[found[0]["id"]][name] for name in ("id", "architecture", "recipe", "params", "flops")}
+        best = {**found[0], **kept}
+    summary = {
+        "status": "finished", "trials": len(rows), "completed": 3, "pruned": 2, "failed": 1, "rejected": 0,
+        "wall_s": 200.0, "search_wall_s": 50.0, "workers": 2, "utilisation": 0.9, "teacher": TEACHER, "best": best,
+        "finalists": found, "rungs": [1, 3, 9], "rung_kendall_tau": rung_taus(rows, (1, 3, 9), lines),
+        "kendall_tau": kendall_tau([r["search_val_accuracy"] for r in found], [r["val_accuracy"] for r in found]),
+        "kendall_tau_n": len(found), "objectives": ["val_accuracy"], "constraints": {"params": 5000}, "seed": 7,
+        "task": "digits", "space": "resnet", "versions": {"torch": "9.9"}, "command": "kdnas search c.yaml",
+    } | changed  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def configured(run):
+    """A run folder in which nothing has happened yet."""
+    config = read({"scheduler": {"max_epochs": 9, "grace_epochs": 1}}).resolved()
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
+@pytest.fixture
+def searched(configured, row):
+    """Candidates of every state, none retrained, no summary."""
+    ends = {"complete": [0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.86, 0.87], "pruned": [0.2, 0.3]}
+    for number, (state, last, params) in enumerate(
+        [("complete", 0.95, 3000), ("complete", 0.93, 1000), ("complete", 0.91, 2000), ("pruned", 0.4, 1500),
+         ("pruned", 0.35, 900), ("failed", None, 800), ("rejected", None, 9000)]
+    ):  # fmt: skip
+        accuracies = [*ends[state], last] if state in ends else []
+        append_jsonl(configured / "candidates.jsonl", row(number, state, accuracies, params, 100 * params))
+    (configured / "teacher.json").write_text(json.dumps(TEACHER))
+    write_state(configured, {"wall_s": 200.0, "search_wall_s": 50.0, "workers": 2})
+    return configured
+
+
+@pytest.fixture
+def finished(searched):
+    """A whole run: two finalists, three seeds, with and without KD."""
+    for (name, val, gain), seed in itertools.product([("c0000", 0.94, 0.02), ("c0001", 0.96, 0.03)], range(3)):
+        for with_kd in (True, False):
+            score = val - 0.01 + 0.001 * seed - (0 if with_kd else gain + 0.0005 * (seed - 1))
+            append_jsonl(searched / "retrained.jsonl", retrained(name, seed, with_kd, val + 0.001 * seed, score))
+    summarise(searched)
+    return searched
+
+
+def test_report_when_the_run_is_finished_then_shows_every_section_filled(finished):
+    page = page_of(finished)
+    for section in SECTIONS:
+        assert section in page.text
+    for phrase in ("c0001 keeps", "500.0×", "+3.00 ± 0.12 points", "mean gain is +2.50 points", "Recipe of c0001",
+                   "n = 2 finalists", "kdnas search c.yaml", "torch 9.9", "3 min 20 s in all",
+                   "96.10% ± 0.10%"):  # fmt: skip
+        assert phrase in page.text
+    assert "Nothing to" not in page.text
+    drawn = {attributes.get("id") for tag, attributes in page.elements if tag == "div"}
+    assert {"pareto", "curves"} <= drawn
+
+
+def test_report_when_written_then_asks_nothing_of_the_network(finished):
+    source = write_report(finished).read_text(encoding="utf8")
+    page = Page(source)
+    assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "base", "img"}
+    assert not [attributes for _, attributes in page.elements if {"src", "href", "srcset"} & set(attributes)]
+    assert "default-src 'none'" in source  # so the browser would refuse whatever was overlooked
+    assert source.count("plotly.js v") == 1
+    style = re.search(r"<style>(.*?)</style>", source, re.S)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+
+
+def test_report_when_written_again_then_replaces_the_old_one_in_one_step(finished):
+    first = write_report(finished)
+    before = first.read_text(encoding="utf8")
+    assert first == finished / "report.html"
+    assert write_report(finished).read_text(encoding="utf8") == before
+    assert not (finished / ".report.html").exists()
+
+
+def test_report_when_the_folder_is_no_run_then_refuses(tmp_path):
+    with pytest.raises(KdnasError, match="not a run folder"):
+        write_report(tmp_path)
+
+
+def test_report_when_text_is_hostile_then_shows_it_and_runs_nothing_of_it(finished, row, tmp_path):
+    safe = page_of(finished)
+    lines = [json.loads(line) for line in (finished / "candidates.jsonl").read_text().splitlines()]
+    (finished / "candidates.jsonl").unlink()
+    for line in lines:
+        if line["state"] == "failed":
+            line["reason"] = HOSTILE
+        line["recipe"]["terms"][1] |= {"loss": HOSTILE, "tap": HOSTILE}
+        line["architecture"][f"stage1.{HOSTILE}"] = HOSTILE
+        append_jsonl(finished / "candidates.jsonl", line)
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    config["task"]["classes"] = [HOSTILE]
+    (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    summarise(finished, command=HOSTILE, versions={HOSTILE: HOSTILE}, status=HOSTILE, constraints={HOSTILE: 1})
+    renamed = finished.rename(tmp_path / HOSTILE.replace("/", "⁄"))
+    page = page_of(renamed)
+    assert [tag for tag, _ in page.elements if tag in ("script", "img")] == [
+        tag for tag, _ in safe.elements if tag in ("script", "img")
+    ]
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert (
+        page.text.count("onerror=alert(2)") >= 7
+    )  # title, headings, reason, recipe, architecture, facts, configuration
+    assert "{{ 7*7 }}" in page.text
+
+
+def test_figures_when_text_is_hostile_then_plotly_is_given_no_tag_of_it(row):
+    line = row(0, "complete", [0.5, 0.9]) | {"id": HOSTILE}
+    line["recipe"]["terms"][0]["loss"] = HOSTILE
+    shares = Importances({HOSTILE: 0.6, "b": 0.4}, 3, 9)
+    finalist = {"id": HOSTILE, "val_accuracy": 0.9, "params": 10, "flops": 10}
+    figures = pareto_figure([line], [finalist], None), curves_figure([line], [1, 2], HOSTILE), importance_figure(shares)
+    for figure in figures:
+        told = figure.to_plotly_json()
+        shown = [told["layout"].get("yaxis", {}).get("ticktext"), [trace.get("name") for trace in told["data"]]]
+        shown += [[trace.get("hovertext"), trace.get("text")] for trace in told["data"]]
+        assert not re.search(r"<(script|img|/script)", json.dumps(shown, default=list))
+        page = Page(figure.to_html(full_html=False, include_plotlyjs=False))
+        assert [tag for tag, _ in page.elements] == ["div", "div", "script"]
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ["summary.json"],
+        ["summary.json", "retrained.jsonl"],
+        ["summary.json", "retrained.jsonl", "teacher.json", "state.json"],
+        ["summary.json", "retrained.jsonl", "candidates.jsonl"],
+        ["retrained.jsonl"],
+        ["candidates.jsonl"],
+        ["summary.json", "retrained.jsonl", "candidates.jsonl", "teacher.json", "state.json"],
+    ],
+)
+def test_report_when_files_are_missing_then_is_whole_all_the_same(finished, missing):
+    for name in missing:
+        (finished / name).unlink()
+    text = page_of(finished).text
+    for section in SECTIONS:
+        assert section in text
+
+
+def test_report_when_nothing_happened_yet_then_each_empty_section_says_why(configured):
+    text = page_of(configured).text
+    for reason in ("No candidate was trained in full yet", "no candidate has reached its first rung", "Nothing to rank",
+                   "None yet", "at least two retrained finalists", "at least four candidates"):  # fmt: skip
+        assert reason in text
+
+
+def test_report_when_the_search_still_runs_then_shows_the_best_so_far(searched):
+    text = page_of(searched).text
+    assert "c0000 reaches 95.00% on validation" in text
+    assert "Not retrained yet" in text
+    assert "this page shows what is known so far" in text
+    assert "candidates trained 6 in full 3 stopped early 2 failed 1 rejected" in text
+    assert "test without KD" not in text
+
+
+def test_report_when_the_summary_holds_little_then_is_whole(searched):
+    (searched / "summary.json").write_text('{"status": "failed", "trials": 3}')
+    text = page_of(searched).text
+    assert "No candidate was trained in full yet" in text
+    assert "status failed" in text
+
+
+def test_report_when_the_configuration_is_of_another_version_then_is_whole(searched):
+    (searched / "config.yaml").write_text("unheard_of: 1\n")
+    assert "c0000 reaches" in page_of(searched).text
+
+
+def test_report_when_only_candidates_stopped_early_are_known_then_draws_them(configured, row):
+    append_jsonl(configured / "candidates.jsonl", row(0, "pruned", [0.4]))
+    page = page_of(configured)
+    assert "None yet: no candidate was trained in full" in page.text
+    assert "pareto" in {attributes.get("id") for _, attributes in page.elements}
+
+
+def test_report_when_the_only_candidate_is_complete_then_is_whole(configured, row):
+    append_jsonl(configured / "candidates.jsonl", row(0, "complete", [0.4] * 9))
+    assert "Recipe of c0000" in page_of(configured).text
+
+
+def test_report_when_several_objectives_are_searched_then_ranks_by_their_front(searched):
+    config = read({"objectives": ["val_accuracy", "params"], "sampler": "nsga2"}).resolved()
+    (searched / "config.yaml").write_text(yaml.safe_dump(config))
+    text = page_of(searched).text
+    # c0002 is beaten in both by c0001
+    assert text.index("1 c0000 complete") < text.index("2 c0001 complete") < text.index("3 c0002 complete")
+
+
+def test_report_when_distillation_hurts_then_says_so(finished):
+    (finished / "retrained.jsonl").unlink()
+    for seed in range(3):
+        append_jsonl(finished / "retrained.jsonl", retrained("c0000", seed, True, 0.9, 0.90 + 0.001 * seed))
+        append_jsonl(finished / "retrained.jsonl", retrained("c0000", seed, False, 0.9, 0.95))
+    summarise(finished)
+    page = page_of(finished)
+    assert "-4.90 ± 0.25 points" in page.text
+    assert ("b", {"class": "bad"}) in page.elements
+
+
+def test_report_when_the_gain_is_within_chance_then_does_not_praise_it(finished):
+    (finished / "retrained.jsonl").unlink()
+    for seed, score in enumerate((0.90, 0.95, 0.91)):
+        append_jsonl(finished / "retrained.jsonl", retrained("c0000", seed, True, 0.9, score))
+        append_jsonl(finished / "retrained.jsonl", retrained("c0000", seed, False, 0.9, 0.91))
+    summarise(finished)
+    page = page_of(finished)
+    assert "The interval includes zero: no clear effect" in page.text
+    assert not {attributes.get("class") for _, attributes in page.elements} & {"good", "bad"}
+
+
+def test_report_when_there_is_a_single_seed_then_says_that_it_carries_no_spread(finished):
+    (finished / "retrained.jsonl").unlink()
+    append_jsonl(finished / "retrained.jsonl", retrained("c0000", 0, True, 0.9, 0.93))
+    append_jsonl(finished / "retrained.jsonl", retrained("c0000", 0, False, 0.9, 0.91))
+    summarise(finished)
+    page = page_of(finished)
+    assert "+2.00 points" in page.text
+    assert "this difference carries no spread and may be chance" in page.text
+    assert "single training seed" in page.text
+    assert ("b", {"class": "good"}) not in page.elements
+
+
+def test_report_when_the_comparison_without_kd_is_not_done_then_shows_no_gain(finished):
+    (finished / "retrained.jsonl").unlink()
+    append_jsonl(finished / "retrained.jsonl", retrained("c0000", 0, True, 0.9, 0.93))
+    summarise(finished)
+    assert "from distillation" not in page_of(finished).text
+
+
+def test_pareto_when_drawn_then_kinds_differ_in_shape_and_the_front_follows_the_cost(row):
+    rows = [
+        row(0, "complete", [0.9], params=1000, flops=9000),
+        row(1, "complete", [0.8], params=2000, flops=3000),
+        row(2, "pruned", [0.3], params=500, flops=500),
+    ]
+    final = [{"id": "c0000", "val_accuracy": 0.92, "params": 1000, "flops": 9000}]
+    figure = pareto_figure(rows, final, TEACHER)
+    traces = {(trace.name, trace.meta): trace for trace in figure.data}
+    symbols = [trace.marker.symbol for trace in figure.data if trace.mode == "markers"]
+    assert len(symbols) == len(set(symbols)) == 4
+    assert figure.layout.xaxis.type == "log"
+    assert list(traces["Pareto front", "params"].x) == [1000]
+    assert list(traces["Pareto front", "flops"].y) == [0.8, 0.9]
+    views = figure.layout.meta
+    assert list(views) == ["parameters", "FLOPs", "students only"]
+    data, axis = views["FLOPs"]
+    assert data["x"][1] == [9000, 3000]
+    assert [
+        shown for shown, trace in zip(data["visible"], figure.data, strict=True) if trace.name == "Pareto front"
+    ] == [
+        False,
+        True,
+    ]
+    assert axis["xaxis.title.text"] == "FLOPs for one input"
+    low, high = views["students only"][1]["xaxis.range"]
+    assert 10**low < 500 < 2000 < 10**high < TEACHER["params"]
+
+
+def test_pareto_when_hovered_then_names_candidate_and_recipe(row):
+    text = pareto_figure([row(0, "complete", [0.9])], [], None).data[1].hovertext[0]
+    assert text == (
+        "<b>c0000</b><br>90.00% after 1 epochs<br>1,000 parameters, 1.00 MFLOPs<br>"
+        "kd + hint, alpha 0.70, T 4.0, learning rate 0.100"
+    )
+
+
+def test_curves_when_drawn_then_rungs_are_lines_and_the_best_is_bold(row):
+    rows = [row(0, "complete", [0.1, 0.5, 0.9]), row(1, "pruned", [0.2]), row(2, "complete", [0.1, 0.4, 0.8])]
+    figure = curves_figure(rows, [1, 3], "c0000")
+    curves = {trace.legendgroup: trace for trace in figure.data if trace.showlegend is False}
+    assert curves["best"].line.width > curves["complete"].line.width
+    assert curves["stopped early"].opacity < curves["complete"].opacity < curves["best"].opacity
+    assert list(curves["best"].y) == [0.1, 0.5, 0.9, None]
+    assert list(curves["complete"].text) == ["c0002", "c0002", "c0002", None]
+    assert [line.x0 for line in figure.layout.shapes] == [1, 3]
+    assert [note.text for note in figure.layout.annotations] == ["rung 1", "rung 3"]
+
+
+def test_importances_when_drawn_then_the_largest_is_on_top_and_equal_short_names_stay_apart():
+    long = "x" * 60
+    figure = importance_figure(Importances({long + "a": 0.5, long + "b": 0.3, "c": 0.2}, 3, 50))
+    assert list(figure.data[0].x) == [0.2, 0.3, 0.5]
+    assert len(set(figure.data[0].y)) == 3
+    assert figure.layout.yaxis.ticktext[0] == "c"
+
+
+def test_recipe_when_said_then_reads_as_a_sentence_would(candidate):
+    assert recipe_words(candidate().recipe.to_json() | {"new": {"part": None}})[:6] == [
+        ("loss", "0.7 × distillation + 0.3 × labels (alpha 0.7)"),
+        ("distillation", "kd, weight 1"),
+        ("", "hint at stage2, weight 0.5"),
+        ("temperature", "4 to 1, linear"),
+        ("learning rate", "0.1"),
+        ("weight decay", "0.0005"),
+    ]
+    assert recipe_words(candidate().recipe.to_json() | {"new": {"part": None}})[-1] == ("new.part", "–")
+
+
+def test_architecture_when_said_then_is_a_table_of_its_parts():
+    titles, body = architecture_words({"stem.width": 4, "stage1.width": 8, "stage1.kernel": 3, "depth": 2})
+    assert titles == ["part", "width", "kernel", "choice"]
+    assert body == [["stem", "4", "", ""], ["stage1", "8", "3", ""], ["depth", "", "", "2"]]
+
+
+def test_facts_when_little_is_known_then_leaves_the_rest_out():
+    assert search_words({}) == []
+    assert search_words({"failed": 2, "wall_s": None, "seed": 0}) == [("failed", "2"), ("seed", "0")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.2 s"), (119.0, "119.0 s"), (200.0, "3 min 20 s"), (7260.0, "2 h 1 min")]
+)
+def test_duration_when_said_then_uses_fitting_units(seconds, text):
+    assert duration(seconds) == text
