@@ -129,8 +129,12 @@ def ui(settings: TrackingSettings, *, host: str, port: int) -> int:
     """
     uri = tracking_uri(settings)
     if uri.startswith(("http://", "https://")):
-        raise KdnasError("the tracking store is a server, with a UI of its own", field="MLFLOW_TRACKING_URI", value=shown_uri(uri),
-                         remedy="open this address in a browser")  # fmt: skip
+        raise KdnasError(
+            "the tracking store is a server, with a UI of its own",
+            field="MLFLOW_TRACKING_URI",
+            value=shown_uri(uri),
+            remedy="open this address in a browser",
+        )
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise KdnasError("no search was tracked here yet", field="tracking store", value=uri,
                          remedy="run `kdnas ui` where the searches ran, or set MLFLOW_TRACKING_URI")  # fmt: skip
