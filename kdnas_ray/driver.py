@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -348,13 +349,14 @@ def _keep_teacher(run: Path, teacher: Teacher, made: Plan) -> None:
 
 
 def _announce(run: Path, config: SearchConfig) -> None:
+    uri = config.tracking.uri
     tracking.append(
         run,
         {
             "type": "search_started",
             "name": run.resolve().name,
             "experiment": config.tracking.experiment,
-            "params": flat(config.resolved()),
+            "params": flat(config.resolved()) | {"tracking.uri": uri and tracking.shown_uri(uri)},
             "tags": {"kdnas.run_folder": run.resolve().name, "kdnas.status": "running"},
         },
     )
@@ -391,4 +393,6 @@ def _interrupts(stop: Stop, narrator: Narrator) -> Iterator[None]:
 
 
 def _command() -> str:
-    return " ".join(["kdnas", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("kdnas", "__main__.py") else "search()"
+    # The address of a tracking server may hold a password.
+    words = [re.sub(r"//[^/@\s]+@", "//", word) for word in sys.argv[1:]]
+    return " ".join(["kdnas", *words]) if Path(sys.argv[0]).name in ("kdnas", "__main__.py") else "search()"

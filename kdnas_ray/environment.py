@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("kdnas_ray", "torch", "ray", "optuna", "mlflow", "numpy", "scikit-learn", "datasets")
 LOGGERS = ("ray", "optuna", "datasets", "alembic", "py.warnings")
@@ -85,21 +86,23 @@ def quiet(handler: logging.Handler | None = None) -> None:
 
 @contextlib.contextmanager
 def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) -> Iterator[None]:
-    """A local Ray with room for the bank, ended afterwards; one that runs already in this process is used."""
+    """A local Ray with room for the bank, ended afterwards; one that this process or RAY_ADDRESS names is used."""
     os.environ.update(TUNE_SETTINGS)
     import ray  # reads the settings above when it is imported
 
     if ray.is_initialized():
         yield
         return
-    cores = os.cpu_count() or 1
-    ray.init(
-        num_cpus=max(1, round(workers * cpus_each)) if workers else cores,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        object_store_memory=object_store_bytes,
-    )
+    quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if os.environ.get("RAY_ADDRESS"):  # a cluster has its own sizes, and Ray refuses to be told others
+        ray.init(**quietly)
+    else:
+        ray.init(
+            num_cpus=max(1, round(workers * cpus_each)) if workers else os.cpu_count() or 1,
+            include_dashboard=False,
+            object_store_memory=object_store_bytes,
+            **quietly,
+        )
     quiet()
     try:
         yield

@@ -102,6 +102,7 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[Teacher, Bank]:
         views=views,
         seed=config.seed,
         taps=made.taps,
+        on_view=lambda view: say(f"Knowledge bank: view {view + 1} of {views}"),
     )
     banks.save(bank, folder)
     return teacher, bank
@@ -148,7 +149,8 @@ def _any_student(config: SearchConfig, data: Data) -> nn.Module:
 
 
 def _check_resources(resources: Resources) -> None:
-    if ray.is_initialized():  # a cluster of the caller's, which may be larger than this machine
+    # A cluster may be larger than this machine.
+    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         return
     for name, there in (("cpu", os.cpu_count() or 1), ("gpu", torch.cuda.device_count())):
         wanted = getattr(resources, name)

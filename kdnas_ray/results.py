@@ -160,10 +160,12 @@ def headline(summary: dict[str, Any]) -> str:
     size = f"{smaller:.1f} times smaller and {flops:.1f} times fewer FLOPs"
     if best.get("test_accuracy") is None:
         return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size} than its teacher."
-    text = (
-        f"{best['id']} keeps {best['test_accuracy'] / teacher['accuracy']:.1%} of its teacher's test accuracy "
-        f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])}), {size}."
-    )
+    scores = f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])})"
+    if not teacher["accuracy"]:
+        text = f"{best['id']} is {size} than its teacher, which has learned nothing {scores}."
+    else:
+        kept = best["test_accuracy"] / teacher["accuracy"]
+        text = f"{best['id']} keeps {kept:.1%} of its teacher's test accuracy {scores}, {size}."
     without = best.get("test_accuracy_without_kd")
     if without is not None:
         text += f" The same student without KD: {_percent(without)}."

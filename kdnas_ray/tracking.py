@@ -103,10 +103,12 @@ def sync(run: Path, settings: TrackingSettings) -> int:
     try:
         return Sender(run, settings).send_waiting()
     except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's errors
+        uri = tracking_uri(settings, run)
+        reason = str(error).splitlines()[0].replace(uri, shown_uri(uri))
         raise RunError(
-            f"MLflow does not take the records ({type(error).__name__}: {str(error).splitlines()[0]})",
+            f"MLflow does not take the records ({type(error).__name__}: {reason})",
             field="tracking.uri",
-            value=shown_uri(tracking_uri(settings, run)),
+            value=shown_uri(uri),
             remedy="they are kept; try again when the server is back",
         ) from error
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,7 @@ def build(
     views: int,
     seed: int,
     taps: Sequence[str] = (),
+    on_view: Callable[[int], None] = lambda view: None,
 ) -> Bank:
     """Bank with every teacher's answer to every view of the split.
 
@@ -135,6 +136,7 @@ def build(
         views: how many views, at least 1; the first is the identity.
         seed: seed of the views.
         taps: features of the first teacher to keep.
+        on_view: told the number of each view before it is computed; what it raises ends the work.
 
     Raises:
         KdnasError: a transform does not fit the images, or a teacher answers with NaN.
@@ -145,6 +147,7 @@ def build(
     seen: list[dict[str, np.ndarray]] = []
     logits: list[np.ndarray] = []
     for view in range(views):
+        on_view(view)
         transforms = bank.transforms(view)
         answers = [
             _answers(bank, model, normalise, view, transforms, taps if first else ())

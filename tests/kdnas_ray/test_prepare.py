@@ -148,7 +148,10 @@ def test_knowledge_when_asked_again_then_nothing_is_computed_and_a_corrupt_bank_
 
     said.clear()  # more views are another bank, of the same teacher
     knowledge(planned(f"bank.cache={tmp_path / 'cache'}", "bank.views=1"), run, said.append)
-    assert said == ["Knowledge bank: asking the teacher about 1 views of 1,079 samples"]
+    assert said == [
+        "Knowledge bank: asking the teacher about 1 views of 1,079 samples",
+        "Knowledge bank: view 1 of 1",
+    ]
 
 
 def test_run_folder_when_it_exists_then_is_refused_and_an_empty_one_taken(tmp_path):
