@@ -16,7 +16,9 @@ when the line of the first complete candidate (trained to the last rung) at leas
 one is written; both accuracies are of the last epoch, on validation. `ratio` divides the two. `ratio search phase`
 starts the clocks when the first proposal is about to be made. `ratio to naive's best` stops naive's clock when its best
 candidate was done, as if one could know.
-A ratio of `none`: ours never got there. The median counts that as infinite.
+Which side finds the better candidate among equally many is a toss-up, so ours goes on after as many candidates as naive
+had, up to `--factor` times as many: what counts is the time until it has the accuracy. `ours same number s` is when it
+had trained as many as naive. A ratio of `none`: ours never got there; the median counts that as infinite.
 
     python benchmarks/baseline_naive.py --task digits --seeds 0 1 2
     python benchmarks/baseline_naive.py --task cifar10 --data ../shared/data/cifar10
@@ -83,6 +85,7 @@ def main() -> None:
     parser.add_argument("--task", choices=SETTINGS, default="digits")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared/data/cifar10")
     parser.add_argument("--trials", type=int, help=f"candidates to train (default: {TRIALS})")
+    parser.add_argument("--factor", type=int, default=3, help="ours may train so many times naive's candidates")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs="*", default=[], help="further overrides, for both sides")
     parser.add_argument("--out", type=Path, help="JSON file to write")
@@ -91,7 +94,8 @@ def main() -> None:
     if chosen.naive is not None:
         naive_search(read({}, chosen.set), chosen.naive)
         return
-    overrides = [*SETTINGS[chosen.task], f"budget.trials={chosen.trials or TRIALS[chosen.task]}"]
+    trials = chosen.trials or TRIALS[chosen.task]
+    overrides = [*SETTINGS[chosen.task], f"budget.trials={trials}"]
     if chosen.task == "cifar10":
         file = chosen.data.resolve() / "train.parquet"
         if not file.exists():
@@ -102,16 +106,20 @@ def main() -> None:
     for turn, seed in enumerate(chosen.seeds):
         both = [*overrides, f"resources.workers={WORKERS}", f"seed={seed}", *chosen.set]
         with tempfile.TemporaryDirectory() as work:
-            rows.append({"task": chosen.task, "seed": seed, **compare(both, Path(work), naive_first=turn % 2 == 0)})
+            found = compare(both, Path(work), trials, chosen.factor, naive_first=turn % 2 == 0)
+            rows.append({"task": chosen.task, "seed": seed, **found})
         print(rows[-1], file=sys.stderr, flush=True)
     tell([*rows, median_row(rows)] if len(rows) > 1 else rows, chosen.out, overrides=[*overrides, *chosen.set])
 
 
-def compare(overrides: list[str], work: Path, naive_first: bool) -> dict[str, Any]:
+def compare(overrides: list[str], work: Path, trials: int, factor: int, naive_first: bool) -> dict[str, Any]:
     """Both searches, one after the other, and when ours had the naive one's best."""
     prepare_teacher(overrides, work / "cache")
-    sides = {"naive": run_naive, "ours": run_ours}
-    found = {name: sides[name](overrides, work) for name in sorted(sides, reverse=not naive_first)}
+    sides = {
+        "naive": lambda: run_naive(overrides, work),
+        "ours": lambda: run_ours([*overrides, f"budget.trials={factor * trials}"], work, trials),
+    }
+    found = {name: sides[name]() for name in sorted(sides, reverse=not naive_first)}
     naive, ours = found["naive"], found["ours"]
     reached = next((done for done in ours["complete"] if done["accuracy"] >= naive["best"]), None)
     whole = None if reached is None else reached["whole_s"]
@@ -120,9 +128,9 @@ def compare(overrides: list[str], work: Path, naive_first: bool) -> dict[str, An
         "naive search phase s": naive["search_s"],
         "naive best": naive["best"],
         "naive's best done s": naive["best_s"],
-        "ours best": max((done["accuracy"] for done in ours["complete"]), default=None),
-        "ours all s": ours["whole_s"],
+        "ours same number s": ours["same_s"],
         "ours reached s": whole,
+        "ours reached after": None if reached is None else reached["candidates"],
         "ratio": _ratio(whole, naive["whole_s"]),
         "ratio search phase": _ratio(reached and reached["search_s"], naive["search_s"]),
         "ratio to naive's best": _ratio(whole, naive["best_s"]),
@@ -147,20 +155,26 @@ def prepare_teacher(overrides: list[str], cache: Path) -> None:
     shutil.copytree(kept / "teachers", cache / "teachers")
 
 
-def run_ours(overrides: list[str], work: Path) -> dict[str, Any]:
-    """Our search: when each complete candidate was done, and its accuracy."""
+def run_ours(overrides: list[str], work: Path, trials: int) -> dict[str, Any]:
+    """Our search: when each complete candidate was done, its accuracy, and when `trials` candidates had ended."""
     command = [sys.executable, "-m", "kdnas_ray", "search", *overrides, "retrain.top=0", "--out", "run"]
-    begin, end = _run(command, work)
+    begin, _ = _run(command, work)
     # Events of the run carry the time of day, candidates the seconds since the search phase began.
     events = [json.loads(line) for line in (work / "run/tracking.jsonl").read_text().splitlines()]
     written = {event["id"]: event["time_ms"] / 1000 for event in events if event["type"] == "candidate_ended"}
     rows = [json.loads(line) for line in (work / "run/candidates.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if row["state"] != "rejected"]
     complete = [
-        {"accuracy": row["val_accuracy"], "whole_s": written[row["id"]] - begin, "search_s": row["ended_s"]}
-        for row in rows
+        {
+            "accuracy": row["val_accuracy"],
+            "whole_s": written[row["id"]] - begin,
+            "search_s": row["ended_s"],
+            "candidates": number,
+        }
+        for number, row in enumerate(trained, start=1)
         if row["state"] == "complete"
     ]
-    return {"complete": complete, "whole_s": end - begin}
+    return {"complete": complete, "same_s": written[trained[trials - 1]["id"]] - begin}
 
 
 def run_naive(overrides: list[str], work: Path) -> dict[str, Any]:

@@ -240,7 +240,8 @@ class StudyAdapter(Searcher):
 
     def _give_up_if_all_fail(self) -> None:
         ended = self.journal.progress.ended
-        if ended["failed"] >= FAILURES and ended["complete"] + ended["pruned"] == 0:
+        enough = min(FAILURES, self._trials or FAILURES)
+        if ended["failed"] >= enough and ended["complete"] + ended["pruned"] == 0:
             reasons = [row["reason"] for row in self.journal.rows.values() if row["state"] == "failed"]
             self.error = RunError(
                 f"the first {ended['failed']} candidates all failed, the last with: {reasons[-1]}",
@@ -261,20 +262,21 @@ def check_constraints(
     tries: int = 200,
 ) -> None:
     """Raises unless some architecture drawn by `sample` keeps all bounds; says how close the best came."""
-    closest: tuple[float, str] | None = None
+    closest: tuple[float, dict[str, int]] | None = None
     for _ in range(tries):
         found = costs(sample())
         worst = max(excess(found, bounds).values(), default=0.0)
         if worst <= 0:
             return
         if closest is None or worst < closest[0]:
-            closest = (worst, _over_text(found, bounds))
+            closest = (worst, found)
     assert closest is not None
+    enough = ", ".join(f"{name}: {max(closest[1][name], round(bound))}" for name, bound in bounds.items())
     raise KdnasError(
-        f"none of {tries} architectures drawn from the space keeps them; the closest: {closest[1]}",
+        f"none of {tries} architectures drawn from the space keeps them; the closest: {_over_text(closest[1], bounds)}",
         field="constraints",
         value={name: round(bound) for name, bound in bounds.items()},
-        remedy="loosen the constraint or offer smaller choices in the space",
+        remedy=f"loosen the constraint (constraints='{{{enough}}}' would do) or offer smaller choices in the space",
     )
 
 

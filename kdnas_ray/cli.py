@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -120,10 +121,14 @@ def report(run: Run) -> None:
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.")], as_json: Json = False
+    kind: Annotated[str | None, typer.Argument(metavar="|".join(KINDS), help="What to list.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List what can be named in a configuration."""
     from kdnas_ray.catalogue import catalogue
+
+    if kind is None:
+        raise KdnasError("say what to list", field="KIND", remedy=f"one of {', '.join(KINDS)}")
 
     rows = catalogue(kind)
     if as_json:
@@ -184,7 +189,7 @@ def config(
 @app.command()
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the store that searches in this folder write to."""
     from kdnas_ray import tracking
@@ -210,9 +215,10 @@ def teacher_train(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder to create.")] = Path("teacher"),
 ) -> None:
     """Train the configuration's teacher; use it with `teachers.0={name: folder, path: FOLDER}`."""
+    from kdnas_ray.environment import cache_folder
     from kdnas_ray.live import Narrator
     from kdnas_ray.prepare import check_folder
-    from trainables.teachers import TrainedTeacher, save_teacher, train_teacher
+    from trainables.teachers import TrainedTeacher, obtain, save_teacher
 
     chosen = _config(settings)
     check_folder(out)
@@ -225,11 +231,13 @@ def teacher_train(
             remedy="choose `trained`, with its widths and depths",
         )
     data = chosen.task.load(chosen.seed)
-    narrator = Narrator()
-    teacher = train_teacher(recipe, data, chosen.task, seed=chosen.seed, say=narrator.say)
+    cache = cache_folder(chosen.bank.cache)  # an interrupted training goes on from there
+    teacher = obtain(recipe, data, chosen.task, seed=chosen.seed, cache=cache, say=Narrator().say)
     save_teacher(out, teacher)
     typer.echo(f"{out}: validation accuracy {teacher.val_accuracy:.4f}")
-    typer.echo(f"Use it: kdnas search 'teachers=[{{name: folder, path: {out}}}]'")
+    others = [word for word in settings or [] if not word.startswith("teachers")]
+    words = ["kdnas", "search", *others, f"teachers=[{{name: folder, path: {out}}}]"]
+    typer.echo(f"Use it: {shlex.join(words)}")
 
 
 def _config(settings: list[str] | None) -> Any:

@@ -23,8 +23,8 @@ from pydantic_core import CoreSchema, core_schema
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.schedulers import SCHEDULERS
-from kdnas_ray.tracking import TrackingSettings
-from search_spaces import SPACES, KdnasError, Registry
+from kdnas_ray.tracking import TrackingSettings, shown_uri
+from search_spaces import SPACES, KdnasError, Registry, first_line
 from trainables.evaluators import EVALUATORS
 from trainables.recipe import RECIPES
 from trainables.tasks import TASKS
@@ -82,9 +82,9 @@ class _Section(BaseModel):
 class BankSettings(_Section):
     """The knowledge bank: what the teachers say about the training data, computed once."""
 
-    views: int = Field(8, ge=1, le=1000)
+    views: int = Field(strict=True, default=8, ge=1, le=1000)
     """Seeded augmented views kept; epoch e reads view e mod views; view 0 is not augmented."""
-    cache: str | None = None
+    cache: Path | None = None
     """Folder for trained teachers and banks, shared by all runs (default: KDNAS_CACHE or ~/.cache/kdnas_ray)."""
 
 
@@ -115,7 +115,7 @@ class Bound(_Section):
 class Budget(_Section):
     """When the search ends: whichever comes first."""
 
-    trials: int | None = Field(48, ge=1)
+    trials: int | None = Field(strict=True, default=48, ge=1)
     """Candidates to train; null for no bound."""
     wall_s: float | None = Field(None, gt=0)
     """Seconds the search phase may take; null for no bound."""
@@ -130,22 +130,22 @@ class Budget(_Section):
 class Resources(_Section):
     """What one trial gets."""
 
-    cpu: float = Field(1, gt=0)
+    cpu: float = Field(1, ge=0.1)
     """CPU cores a trial; also its number of threads."""
     gpu: float = Field(0, ge=0)
     """GPUs a trial; a share such as 0.25 lets several trials use one."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(strict=True, default=None, ge=1)
     """Trials at once; null for as many as the machine or cluster holds."""
 
 
 class Retrain(_Section):
     """The finalists: trained in full from scratch, with and without KD, and scored on the sealed test split."""
 
-    top: int = Field(4, ge=0)
+    top: int = Field(strict=True, default=4, ge=0)
     """How many; 0 to leave it out."""
-    epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(strict=True, default=None, ge=1)
     """Length of the full training; null for the scheduler's max_epochs."""
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(strict=True, default=3, ge=1)
     """Trainings of each finalist with different seeds; results are given with their spread."""
 
 
@@ -172,7 +172,7 @@ class SearchConfig(_Section):
     resources: Resources = Resources()
     retrain: Retrain = Retrain()
     tracking: TrackingSettings = TrackingSettings()
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: int = Field(strict=True, default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _known_numbers(self) -> "SearchConfig":
@@ -199,8 +199,8 @@ class SearchConfig(_Section):
         return self
 
     def resolved(self) -> dict[str, Any]:
-        """Plain nested dictionary with every default filled in; `read` takes it back."""
-        return self.model_dump(mode="json")
+        """Plain nested dictionary with every default filled in, paths absolute; `read` takes it back."""
+        return _plain(self.model_dump())
 
 
 def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -225,12 +225,12 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except (OSError, UnicodeDecodeError) as error:
         raise KdnasError(
-            f"cannot be read ({error})",
+            f"cannot be read ({first_line(error)})",
             field="CONFIG",
             value=str(path),
             remedy="`kdnas init` writes a configuration",
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise KdnasError(f"is not valid YAML{line}", field="CONFIG", value=str(path)) from error
@@ -251,8 +251,10 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise KdnasError("an override is key.path=value", field="override", value=override)
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise KdnasError("the value is not valid YAML", field=path, value=text) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise KdnasError(
+            "the value is not valid YAML", field=path, value=text, remedy="text with odd signs goes in quotes"
+        ) from error
     here: Any = data
     for key, following in zip(keys, [*keys[1:], None], strict=True):
         step: Any = int(key) if isinstance(here, list) and key.isdigit() else key
@@ -290,7 +292,17 @@ def _validated(target: Any, value: Any, field: str) -> Any:
         if first["type"] in ("model_type", "dataclass_type"):
             message = f"give an object with keys of: {', '.join(_keys(_owner(target, first['loc'])))}"
         value = None if isinstance(first["input"], (dict, BaseModel)) else first["input"]
+        value = shown_uri(value) if isinstance(value, str) else value
         raise KdnasError("invalid value", field=path, value=value, remedy=message) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    # A run can be resumed from another folder.
+    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
 
 
 def _misspelt(problem: str, field: str, value: Any, known: Sequence[str], key: str | None = None) -> KdnasError:

@@ -1,6 +1,7 @@
 """How does a search run? The one place where Ray Tune is driven."""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,6 @@ from urllib.parse import quote
 import optuna
 import ray
 import torch
-import yaml
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from ray import tune
@@ -38,10 +38,19 @@ from kdnas_ray.objectives import OBJECTIVES
 from kdnas_ray.prepare import Plan, check_folder, knowledge, needed_bytes, plan
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
-from kdnas_ray.runs import lock, read_config, read_state, require_run, write_state
+from kdnas_ray.runs import (
+    lock,
+    read_config,
+    read_state,
+    read_teacher_facts,
+    require_run,
+    write_config,
+    write_state,
+)
 from kdnas_ray.schedulers import replay
 from search_spaces import KdnasError, RunError, sample
 from trainables.distill import Distill, Shared
+from trainables.files import replace_text
 from trainables.layout import channels_last_pays
 from trainables.teachers import Teacher, save_teacher
 
@@ -69,13 +78,18 @@ def search(
         Interrupted: Ctrl-C or SIGTERM; `resume` goes on.
     """
     config = config or SearchConfig()
-    run = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    run = Path(out) if out is not None else _new_name()
     check_folder(run)
     made = plan(config)
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(yaml.safe_dump(config.resolved(), sort_keys=False))
-    write_state(run, {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": _command()})
-    return _guarded(run, made, narrator or Narrator())
+
+    def begin() -> None:
+        if (run / "config.yaml").exists():  # another search with this name was faster
+            check_folder(run)
+        write_config(run, config.resolved())
+        write_state(run, {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": _command()})
+
+    return _guarded(run, made, narrator or Narrator(), begin)
 
 
 def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | None = None) -> SearchResult:
@@ -101,8 +115,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
             )
     config = read(read_config(run), overrides)
     made = plan(config)
-    (run / "config.yaml").write_text(yaml.safe_dump(config.resolved(), sort_keys=False))
-    return _guarded(run, made, narrator or Narrator())
+    return _guarded(run, made, narrator or Narrator(), lambda: write_config(run, config.resolved()))
 
 
 def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None = None) -> SearchResult:
@@ -118,33 +131,55 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
     return _guarded(run, plan(config), narrator or Narrator(), searching=False)
 
 
-def _guarded(run: Path, made: Plan, narrator: Narrator, searching: bool = True) -> SearchResult:
-    """Run all phases, keeping the run folder complete whatever happens."""
-    begin = time.perf_counter()
-    earlier_s = read_state(run).get("wall_s", 0.0)
-    settings = made.config.tracking
+def _guarded(
+    run: Path, made: Plan, narrator: Narrator, begin: Callable[[], None] = lambda: None, searching: bool = True
+) -> SearchResult:
+    """Run all phases, keeping the run folder complete whatever happens; `begin` is called once it is locked."""
+    started = time.perf_counter()
     stop = Stop()
-    with lock(run), logs_to(run / "search.log"), _interrupts(stop, narrator):
-        sender = None
-        status = "failed"
-        try:
-            _announce(run, made.config)
-            sender = tracking.start(run) if settings.enabled else None
-            result = _phases(run, made, narrator, stop, searching)
-            status = "finished"
-        except (Interrupted, KeyboardInterrupt):
-            status = "interrupted"
-            raise Interrupted(str(run)) from None
-        finally:
-            spent = earlier_s + time.perf_counter() - begin
-            write_state(run, {**read_state(run), "wall_s": spent, "status": status})
-            results.write_summary(run, made)
-            write_report(run)
-            _close_tracking(run, status, sender, narrator)
+    with lock(run):
+        begin()
+        earlier_s = read_state(run).get("wall_s", 0.0)
+        with logs_to(run / "search.log"), _interrupts(stop, narrator) as arm:
+            sender = None
+            status = "failed"
+            try:
+                _announce(run, made.config)
+                sender = tracking.start(run) if made.config.tracking.enabled else None
+                result = _phases(run, made, narrator, stop, arm, searching)
+                status = "finished"
+            except (Interrupted, KeyboardInterrupt):
+                status = "interrupted"
+                raise Interrupted(str(run)) from None
+            finally:
+                spent = earlier_s + time.perf_counter() - started
+                lost = _close(
+                    narrator,
+                    lambda: write_state(run, {**read_state(run), "wall_s": spent, "status": status}),
+                    lambda: results.write_summary(run, made),
+                    lambda: write_report(run),
+                    lambda: _close_tracking(run, status, sender, narrator),
+                )
+            if lost is not None:
+                raise lost
     return result
 
 
-def _phases(run: Path, made: Plan, narrator: Narrator, stop: Stop, searching: bool) -> SearchResult:
+def _close(narrator: Narrator, *steps: Callable[[], Any]) -> Exception | None:
+    """Take every step though others fail; returns the first error, which must not hide the one that ended the run."""
+    first: Exception | None = None
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            narrator.say(f"Not written: {type(error).__name__}: {error}")
+            first = first or error
+    return first
+
+
+def _phases(
+    run: Path, made: Plan, narrator: Narrator, stop: Stop, arm: Callable[[], Any], searching: bool
+) -> SearchResult:
     def say(text: str) -> None:
         narrator.say(text)
         if stop.reason == "interrupt":
@@ -156,8 +191,11 @@ def _phases(run: Path, made: Plan, narrator: Narrator, stop: Stop, searching: bo
         f"Teacher: {made.teacher_costs['params']:,} parameters, validation accuracy {teacher.val_accuracy:.4f}"
     )
     config, data = made.config, made.data
+    if teacher.val_accuracy < 1.5 / len(data.classes):
+        narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
     room = needed_bytes(bank, [data.validation.images, data.test.images])
     with ray_session(config.resources.workers, config.resources.cpu, room):
+        arm()  # again: Ray put its own handler of SIGTERM in place, which prints a stack of C++ calls
         shared = Shared(
             bank=bank,
             validation=data.validation,
@@ -178,6 +216,8 @@ def _phases(run: Path, made: Plan, narrator: Narrator, stop: Stop, searching: bo
         if stop.reason == "interrupt":
             raise Interrupted
         finalists.retrain(run, made, reference, config.retrain.top, say, stop)
+        if stop.reason == "interrupt":
+            raise Interrupted
     return SearchResult(run)
 
 
@@ -276,6 +316,7 @@ class _Ender(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
+        """Asked by Tune after every event."""
         self._narrator.tick()
         if self._deadline is not None and time.perf_counter() >= self._deadline and self._stop.reason is None:
             self._stop.reason = "budget"
@@ -345,7 +386,10 @@ def _keep_teacher(run: Path, teacher: Teacher, made: Plan) -> None:
     }
     if teacher.meta:
         save_teacher(run / "teacher", teacher)
-    (run / "teacher.json").write_text(json.dumps(facts, indent=2) + "\n")
+    known = read_teacher_facts(run)
+    if known.get("digest") == teacher.digest:  # its test accuracy was measured in an earlier session
+        facts = {**known, **facts}
+    replace_text(run / "teacher.json", json.dumps(facts, indent=2) + "\n")
 
 
 def _announce(run: Path, config: SearchConfig) -> None:
@@ -362,6 +406,11 @@ def _announce(run: Path, config: SearchConfig) -> None:
     )
 
 
+def _new_name() -> Path:
+    name = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    return next(path for path in (name, *(Path(f"{name}-{n}") for n in itertools.count(2))) if not path.exists())
+
+
 def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> None:
     tracking.append(run, results.end_record(run, status))
     if sender is None:
@@ -372,10 +421,10 @@ def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> 
 
 
 @contextlib.contextmanager
-def _interrupts(stop: Stop, narrator: Narrator) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the search in order, the second at once."""
+def _interrupts(stop: Stop, narrator: Narrator) -> Iterator[Callable[[], Any]]:
+    """The first Ctrl-C or SIGTERM ends the search in order, the second at once; yields what arms that once more."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield dict
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -384,9 +433,12 @@ def _interrupts(stop: Stop, narrator: Narrator) -> Iterator[None]:
         stop.reason = "interrupt"
         narrator.say("Stopping: finished candidates are kept. Once more to stop at once.")
 
-    kept = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def arm() -> dict[int, Any]:
+        return {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    kept = arm()
     try:
-        yield
+        yield arm
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

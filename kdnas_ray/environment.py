@@ -50,9 +50,9 @@ def git_commit() -> str | None:
     return commit + ("+changes" if status.stdout.strip() else "")
 
 
-def cache_folder(configured: str | None) -> Path:
+def cache_folder(configured: Path | None) -> Path:
     """Folder for trained teachers and banks, shared by all runs."""
-    return Path(configured or os.environ.get("KDNAS_CACHE") or Path.home() / ".cache" / "kdnas_ray")
+    return Path(configured or os.environ.get("KDNAS_CACHE") or "~/.cache/kdnas_ray").expanduser()
 
 
 @contextlib.contextmanager
@@ -97,7 +97,10 @@ def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) 
     if os.environ.get("RAY_ADDRESS"):  # a cluster has its own sizes, and Ray refuses to be told others
         ray.init(**quietly)
     else:
+        # Named, or Ray would join another that runs on this machine; on loopback, for nobody else is to reach it.
         ray.init(
+            address="local",
+            _node_ip_address="127.0.0.1",
             num_cpus=max(1, round(workers * cpus_each)) if workers else os.cpu_count() or 1,
             include_dashboard=False,
             object_store_memory=object_store_bytes,

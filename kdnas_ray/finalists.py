@@ -21,6 +21,7 @@ from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import SPACES, RunError
 from trainables.candidate import Candidate
 from trainables.distill import Shared, open_training
+from trainables.files import whole_folder
 from trainables.loop import Normalise, evaluate, train
 from trainables.model_files import save_student
 from trainables.tasks.base import Split
@@ -64,8 +65,8 @@ def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callabl
     if jobs:
         say(f"Retraining the best {len(chosen)} in full, {epochs} epochs, with and without KD: {len(jobs)} trainings")
         _run_jobs(run, made, shared, jobs, epochs, say, stop)
-        if stop.reason != "interrupt":
-            keep_best(run, config.objectives)
+    if stop.reason != "interrupt":
+        keep_best(run)
 
 
 def retrain_epochs(config: SearchConfig) -> int:
@@ -73,18 +74,24 @@ def retrain_epochs(config: SearchConfig) -> int:
     return config.retrain.epochs or config.scheduler.max_epochs
 
 
-def finalists(run: Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
+def read_retrained(run: Path) -> list[dict[str, Any]]:
+    """Lines of retrained.jsonl of the longest training there is: only equal lengths can be compared."""
+    rows = read_jsonl(run / "retrained.jsonl")
+    longest = max((row["epochs"] for row in rows), default=0)
+    return [row for row in rows if row["epochs"] == longest]
+
+
+def finalists(run: Path) -> list[dict[str, Any]]:
     """Retrained candidates, best first by validation accuracy with KD (mean over seeds), then by size.
 
     Each row: id, params, flops, and mean and spread (`_std`, None for a single seed) over seeds of
     `val_accuracy`, `test_accuracy` and `test_accuracy_without_kd`. Selection never looks at the test split.
     """
     rows = {row["id"]: row for row in read_jsonl(run / "candidates.jsonl")}
-    retrained = read_jsonl(run / "retrained.jsonl")
-    longest = max((row["epochs"] for row in retrained), default=0)
+    retrained = read_retrained(run)
     found = []
     for name in dict.fromkeys(row["id"] for row in retrained):
-        own = [row for row in retrained if row["id"] == name and row["epochs"] == longest]
+        own = [row for row in retrained if row["id"] == name]
         with_kd = [row for row in own if row["with_kd"]]
         without = [row for row in own if not row["with_kd"]]
         if not with_kd or name not in rows:
@@ -103,23 +110,31 @@ def finalists(run: Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (-row["val_accuracy"], row["params"], row["id"]))
 
 
-def keep_best(run: Path, objectives: Sequence[str]) -> None:
-    """Put the best retrained student (its first seed) into `best/`, or nothing when none was retrained."""
-    ranked = finalists(run, objectives)
+def keep_best(run: Path) -> None:
+    """Put the best retrained student (its first seed) into `best/`, unless it is there already or none is known."""
+    ranked = finalists(run)
     if not ranked:
         return
     name = ranked[0]["id"]
-    source = min((run / "finalists").glob(f"{name}-*"))
-    draft = run / ".best"
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft)
+    first = min(
+        (row for row in read_retrained(run) if row["id"] == name and row["with_kd"]), key=lambda row: row["repeat"]
+    )
     row = next(row for row in read_jsonl(run / "candidates.jsonl") if row["id"] == name)
-    for part in ("architecture", "recipe"):
-        (draft / f"{part}.json").write_text(json.dumps(row[part], indent=2) + "\n")
-    (draft / "candidate.json").write_text(json.dumps(row) + "\n")
-    shutil.rmtree(run / "best", ignore_errors=True)
-    draft.rename(run / "best")
+    source = run / "finalists" / _folder_name(name, first["seed"], first["epochs"])
+    content = json.dumps(row | {"retrained": first}) + "\n"
+    there = run / "best" / "candidate.json"
+    if not source.exists() or (there.exists() and there.read_text() == content):
+        return
+    with whole_folder(run / "best") as draft:
+        shutil.copytree(source, draft, dirs_exist_ok=True)
+        for part in ("architecture", "recipe"):
+            (draft / f"{part}.json").write_text(json.dumps(row[part], indent=2) + "\n")
+        (draft / "candidate.json").write_text(content)
     tracking.append(run, {"type": "best", "folder": "best", "candidate": name})
+
+
+def _folder_name(candidate: str, seed: int, epochs: int) -> str:
+    return f"{candidate}-{seed}-{epochs}"
 
 
 def _jobs(chosen: Sequence[Candidate], seeds: int) -> list[Job]:
@@ -188,7 +203,8 @@ def _retrain_one(
     _, accuracy = evaluate(training.model, test, shared.task, normalise)
     if job.with_kd:
         architecture = candidate.architecture.to_json()
-        save_student(Path(folder) / f"{candidate.id}-{job.seed}", training.model, meta | {"architecture": architecture})
+        place = Path(folder) / _folder_name(candidate.id, job.seed, epochs)
+        save_student(place, training.model, meta | {"architecture": architecture})
     return {
         "id": candidate.id,
         "seed": job.seed,

@@ -75,10 +75,14 @@ class Narrator:
 def line(progress: Progress) -> str:
     """The state of a search in one line."""
     ended = progress.ended
+    stops = ", ".join(f"{number} after epoch {rung}" for rung, number in sorted(progress.stopped.items()))
     parts = [
         f"{progress.trained}/{progress.budget or '?'} candidates",
         f"{min(progress.running, progress.workers)} running",
-        f"{ended['complete']} complete, {ended['pruned']} stopped early, {ended['failed']} failed",
+        f"{ended['complete']} complete",
+        f"{ended['pruned']} stopped early" + (f" ({stops})" if stops else ""),
+        f"{ended['failed']} failed" if ended["failed"] else "",
+        f"{ended['rejected']} too large" if ended["rejected"] else "",
         _best(progress),
         _pace(progress),
     ]

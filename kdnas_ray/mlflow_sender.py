@@ -5,7 +5,6 @@ a metric with the same value, step and time is stored once, and runs and models 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -18,14 +17,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdnas_ray.runs import append_jsonl, parse_jsonl, read_config, read_jsonl, read_tracking
-from kdnas_ray.tracking import OUTBOX, TrackingSettings, tracking_uri, write_progress
+from kdnas_ray.runs import append_jsonl, parse_jsonl, read_config, read_jsonl
+from kdnas_ray.tracking import (
+    OUTBOX,
+    TrackingSettings,
+    progress,
+    sending,
+    shown_uri,
+    tracking_uri,
+    write_progress,
+)
+from search_spaces.errors import first_line
 
 CHUNK_BYTES = 512 * 1024
 POLL_S = 1.0
 LONGEST_WAIT_S = 30.0
 CANDIDATE = "kdnas.candidate"
 MODEL = "kdnas.model"
+REFUSED = "tracking_refused.jsonl"
 RUN_STATES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
 Record = Mapping[str, Any]
@@ -43,17 +52,20 @@ class Sender:
         # A server that is away must be noticed in seconds: the records are kept and sent later.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
 
         self.run, self.settings = run, settings
         uri = tracking_uri(settings, run)
-        if uri.startswith("sqlite:"):  # other addresses may hold a password
-            write_progress(run, uri=uri)
+        self.store = shown_uri(uri)
+        write_progress(run, self.store)
         mlflow.set_tracking_uri(uri)
         self.client = mlflow.MlflowClient()
-        self.parent: str | None = read_tracking(run).get("parent")
-        self.children = {row["id"]: row["run_id"] for row in read_jsonl(run / "tracking_runs.jsonl")}
-        self.offset: int = read_tracking(run).get("offset", 0)
+        known = progress(run, self.store)
+        self.parent: str | None = known.get("parent")
+        self.experiment: str | None = known.get("experiment")
+        self.children = {row["id"]: row["run_id"] for row in self._made() if row["store"] == self.store}
+        self.offset: int = known.get("offset", 0)
         self._after_restart = True
 
     def send_waiting(self) -> int:
@@ -61,11 +73,31 @@ class Sender:
         sent = 0
         while chunk := self._chunk():
             records = parse_jsonl(chunk)
-            self._send(records)
+            try:
+                self._send(records)
+            except Exception as error:
+                if not _refused(error):
+                    raise
+                self._send_each(records)
             self.offset += len(chunk)
-            write_progress(self.run, offset=self.offset, parent=self.parent)
+            write_progress(self.run, self.store, offset=self.offset)
             sent += len(records)
         return sent
+
+    def _send_each(self, records: Sequence[Record]) -> None:
+        """One by one, so that a record which the store will never take does not hold up all others."""
+        for record in records:
+            try:
+                self._send([record])
+            except Exception as error:
+                if not _refused(error) or record["type"] == "search_started":  # without its parent nothing can go on
+                    raise
+                reason = first_line(error)
+                append_jsonl(self.run / REFUSED, {"store": self.store, "reason": reason, "record": record})
+                _note(f"MLflow refuses a record of type {record['type']}: {reason}")
+
+    def _made(self) -> list[dict[str, Any]]:
+        return read_jsonl(self.run / "tracking_runs.jsonl")
 
     def _chunk(self) -> bytes:
         path = self.run / OUTBOX
@@ -115,8 +147,8 @@ class Sender:
                 run_name=record["name"],
                 tags=_run_tags(record["tags"]),
             )
-            self.parent = made.info.run_id
-            write_progress(self.run, parent=self.parent, experiment=experiment)
+            self.parent, self.experiment = made.info.run_id, experiment
+            write_progress(self.run, self.store, parent=self.parent, experiment=experiment)
         else:
             self.client.update_run(self.parent, status="RUNNING")
         known = self.client.get_run(self.parent).data.params
@@ -139,6 +171,9 @@ class Sender:
         for record in records:
             when = record["time_ms"]
             if record["type"] == "candidate_started":
+                parts = {f"{name}.json": record[name] for name in ("architecture", "recipe")}
+                with _folder(parts) as folder:
+                    self.client.log_artifacts(run_id, folder)
                 params += [Param(name, _text(value)) for name, value in record["params"].items()]
                 metrics += [Metric(name, value, when, 0) for name, value in record["metrics"].items()]
             elif record["type"] == "rung":
@@ -167,16 +202,16 @@ class Sender:
     def _child(self, candidate: str, begun: Record | None) -> str:
         if candidate not in self.children:
             assert begun is not None, f"{candidate} was never started"
-            self.children[candidate] = (self._after_restart and self._lost_child(candidate)) or self._new_child(
-                candidate, begun
-            )
-            append_jsonl(self.run / "tracking_runs.jsonl", {"id": candidate, "run_id": self.children[candidate]})
+            made = (self._after_restart and self._lost_child(candidate)) or self._new_child(candidate, begun)
+            self.children[candidate] = made
+            row = {"store": self.store, "id": candidate, "run_id": made}
+            append_jsonl(self.run / "tracking_runs.jsonl", row)
         return self.children[candidate]
 
     def _lost_child(self, candidate: str) -> str | None:
         """The run that was made just before an earlier sender was killed."""
         wanted = f"tags.`{CANDIDATE}` = '{candidate}' and tags.`mlflow.parentRunId` = '{self.parent}'"
-        found = self.client.search_runs([self._experiment()], wanted, max_results=1)
+        found = self.client.search_runs([self._experiment()], wanted, max_results=1)  # its artifacts are sent again
         return found[0].info.run_id if found else None
 
     def _new_child(self, candidate: str, begun: Record) -> str:
@@ -184,12 +219,11 @@ class Sender:
         made = self.client.create_run(
             self._experiment(), start_time=begun["time_ms"], run_name=candidate, tags=_run_tags(tags)
         )
-        with _folder({"architecture.json": begun["architecture"], "recipe.json": begun["recipe"]}) as folder:
-            self.client.log_artifacts(made.info.run_id, folder)
         return made.info.run_id
 
     def _experiment(self) -> str:
-        return read_tracking(self.run)["experiment"]
+        assert self.experiment is not None, "a run's first record starts its search"
+        return self.experiment
 
     def _send_progress(self, records: Sequence[Record]) -> None:
         from mlflow.entities import Metric
@@ -217,14 +251,14 @@ class Sender:
         if self.client.get_run(self.parent).data.tags.get(MODEL) == this:  # logged before a crash
             return
         if not (self.run / record["folder"]).exists():  # the user deleted it: the records after it must not wait
-            print(f"{record['folder']} is gone; the model is not logged", file=sys.stderr, flush=True)
+            _note(f"{record['folder']} is gone; the model is not logged")
             return
         student, meta = load_student(self.run / record["folder"])
         model = torch.nn.Sequential(Normalise(tuple(meta["mean"]), tuple(meta["std"])), student).eval()
         images = np.zeros((2, *meta["shape"]), dtype=np.uint8)
         with torch.no_grad():
             signature = infer_signature(images, model(torch.from_numpy(images)).numpy())
-        with mlflow.start_run(run_id=self.parent):
+        with mlflow.start_run(run_id=self.parent), _exported(record["candidate"]):
             mlflow.pytorch.log_model(
                 model,
                 name="student",
@@ -255,8 +289,7 @@ def main(run: Path) -> None:
     """Send records as they are written, until the search closes the pipe; then what is left, trying once."""
     os.nice(19)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with (run / ".tracking.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # a killed search's sender may still be finishing
+    with sending(run, wait=True):  # a killed search's sender may still be finishing
         sender: Sender | None = None
         wait = POLL_S
         while True:
@@ -266,14 +299,35 @@ def main(run: Path) -> None:
                 sender.send_waiting()
                 wait = POLL_S
             except Exception as error:  # whatever it was: the records are kept, so try again
-                print(
-                    f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                uri = os.environ.get("MLFLOW_TRACKING_URI", "")  # it may hold a password
+                text = f"{type(error).__name__}: {error}"
+                _note(text.replace(uri, shown_uri(uri)) if uri else text)
                 wait = min(2 * wait, LONGEST_WAIT_S)
             if not searching:
                 return
+
+
+@contextlib.contextmanager
+def _exported(candidate: str) -> Iterator[None]:
+    """Goes on without the model where torch cannot export it; the weights lie in the run folder all the same."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError):  # the store's fault: tried again
+        raise
+    except Exception as error:
+        _note(f"{candidate} cannot be exported; the model is not logged ({type(error).__name__}: {first_line(error)})")
+
+
+def _note(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the store will refuse the same record every time: the fault is in the record."""
+    return getattr(error, "error_code", None) in ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 
 
 def _closed(descriptor: int, timeout_s: float) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from search_spaces import Registry
+from search_spaces import KdnasError, Registry
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,29 @@ CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective
 
 class _Limits(Protocol):
     @property
-    def max(self) -> float | None: ...
+    def max(self) -> float | None:
+        """Largest allowed number."""
+
     @property
-    def of_teacher(self) -> float | None: ...
+    def of_teacher(self) -> float | None:
+        """Largest allowed share of the teacher's number."""
 
 
 def limits(constraints: Mapping[str, _Limits], teacher: Mapping[str, float]) -> dict[str, float]:
-    """Largest allowed value of each constrained number, shares of the teacher's resolved."""
+    """Largest allowed value of each constrained number, shares of the teacher's resolved.
+
+    Raises:
+        KdnasError: a share of a number that the teacher has none of.
+    """
     found: dict[str, float] = {}
     for name, bound in constraints.items():
+        if bound.of_teacher is not None and not teacher[name]:
+            raise KdnasError(
+                f"the teacher has no {name} to take a share of",
+                field=f"constraints.{name}.of_teacher",
+                value=bound.of_teacher,
+                remedy=f"give a number instead: constraints.{name}.max",
+            )
         share = bound.of_teacher * teacher[name] if bound.of_teacher is not None else float("inf")
         found[name] = min(bound.max if bound.max is not None else float("inf"), share)
     return found

@@ -16,8 +16,10 @@ from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.counting import count, count_model
 from kdnas_ray.objectives import limits
-from search_spaces import Architecture, KdnasError, sample, tap_shapes
+from kdnas_ray.runs import check_creatable
+from search_spaces import Architecture, KdnasError, first_line, sample, tap_shapes
 from trainables import bank as banks
+from trainables.augment import check_fits
 from trainables.bank import Bank
 from trainables.loop import Normalise
 from trainables.tasks.base import Data
@@ -54,8 +56,11 @@ def plan(config: SearchConfig) -> Plan:
         KdnasError: data, teacher, space, recipes or constraints do not fit together.
     """
     _check_resources(config.resources)
+    check_creatable(cache_folder(config.bank.cache), "bank.cache")
     data = config.task.load(config.seed)
     shape, classes = data.shape, len(data.classes)
+    check_fits(config.task.augmentation, *shape[1:])
+    _check_batch(config, data)
     model = build_teacher(config.teachers[0], shape, classes)
     taps = tuple(config.recipes.needed_taps())
     teacher_shapes = check_taps(model, shape, taps)
@@ -71,7 +76,6 @@ def plan(config: SearchConfig) -> Plan:
 
     rng = random.Random(config.seed)
     check_constraints(lambda: sample(config.space, rng), costs, bounds)
-    _check_batch(config, data)
     return Plan(config, data, teacher_costs, bounds, taps, costs)
 
 
@@ -79,10 +83,9 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[Teacher, Bank]:
     """The trained teacher and its bank, from the run folder or the cache where they are known already."""
     config, data = made.config, made.data
     cache = cache_folder(config.bank.cache)
-    if (run / "teacher" / "teacher.json").exists():
-        teacher = read_teacher(run / "teacher")
-    else:
-        teacher = obtain(config.teachers[0], data, config.task, seed=config.seed, cache=cache, say=say)
+    teacher = _own_teacher(run, say) or obtain(
+        config.teachers[0], data, config.task, seed=config.seed, cache=cache, say=say
+    )
     augmentation, views = config.task.augmentation, config.bank.views
     key = banks.digest([teacher.digest], data.digest(), augmentation, views, config.seed, made.taps)
     folder = cache / "banks" / key
@@ -104,12 +107,26 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[Teacher, Bank]:
         taps=made.taps,
         on_view=lambda view: say(f"Knowledge bank: view {view + 1} of {views}"),
     )
-    banks.save(bank, folder)
+    try:
+        banks.save(bank, folder)
+    except OSError as error:
+        say(f"The knowledge bank cannot be kept in the cache ({first_line(error)}); the next search computes it again.")
     return teacher, bank
 
 
+def _own_teacher(run: Path, say: Say) -> Teacher | None:
+    """The teacher of an earlier session of this run, if there is one that can be used."""
+    if not (run / "teacher" / "teacher.json").exists():
+        return None
+    try:
+        return read_teacher(run / "teacher")
+    except KdnasError as error:
+        say(f"The run's copy of its teacher cannot be used ({error.problem}).")
+        return None
+
+
 def check_folder(run: Path) -> None:
-    """Refuses a run folder that exists."""
+    """Refuses a run folder that exists or cannot be made."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise KdnasError(
             "the run folder exists already",
@@ -117,6 +134,7 @@ def check_folder(run: Path) -> None:
             value=str(run),
             remedy=f"choose another folder, or go on with `kdnas resume {run}`",
         )
+    check_creatable(run, "--out")
 
 
 def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tuple[int, ...]]) -> None:
@@ -161,6 +179,14 @@ def _check_resources(resources: Resources) -> None:
                 value=wanted,
                 remedy=f"choose at most {there}",
             )
+    cores = os.cpu_count() or 1
+    if (resources.workers or 1) * resources.cpu > 4 * cores:
+        raise KdnasError(
+            f"this machine has {cores} cores",
+            field="resources.workers",
+            value=resources.workers,
+            remedy=f"choose at most {4 * cores / resources.cpu:.0f}, or null for as many as there is room for",
+        )
 
 
 def _check_batch(config: SearchConfig, data: Data) -> None:

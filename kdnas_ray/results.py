@@ -13,9 +13,10 @@ from rich.table import Table
 from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.environment import git_commit, versions
-from kdnas_ray.finalists import finalists
+from kdnas_ray.finalists import finalists, read_retrained
 from kdnas_ray.prepare import Plan
-from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary
+from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary, read_teacher_facts
+from trainables.files import replace_text
 from trainables.loop import Normalise, evaluate
 from trainables.model_files import load_student
 from trainables.teachers import build_teacher
@@ -45,7 +46,7 @@ class SearchResult:
     @property
     def finalists(self) -> list[dict[str, Any]]:
         """Retrained candidates, best first, with test accuracy with and without KD."""
-        return finalists(self.run, read_config(self.run)["objectives"])
+        return finalists(self.run)
 
 
 def write_summary(run: Path, made: Plan) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
     counts = {name: sum(row["state"] == name for row in rows) for name in ("complete", "pruned", "failed", "rejected")}
     train_s = sum(row["train_s"] for row in rows)
     workers, search_s = state.get("workers"), state.get("search_wall_s", 0.0)
-    best = finalists(run, config.objectives)
+    best = finalists(run)
     resolved = config.resolved()
     summary = {
         "status": state.get("status"),
@@ -87,9 +88,7 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "started": state.get("started"),
         "command": state.get("command"),
     }
-    draft = run / ".summary.json"
-    draft.write_text(json.dumps(summary, indent=2) + "\n")
-    draft.rename(run / "summary.json")
+    replace_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -193,15 +192,14 @@ def _trust(run: Path, rows: list[dict[str, Any]], best: list[dict[str, Any]], ru
     return {
         "kendall_tau": tau,
         "kendall_tau_n": len(best),
-        "rung_kendall_tau": rung_taus(rows, rungs, read_jsonl(run / "retrained.jsonl")),
+        "rung_kendall_tau": rung_taus(rows, rungs, read_retrained(run)),
     }
 
 
 def _teacher(run: Path, made: Plan) -> dict[str, Any] | None:
-    path = run / "teacher.json"
-    if not path.exists():
+    facts = read_teacher_facts(run)
+    if not facts:
         return None
-    facts = json.loads(path.read_text())
     if "accuracy" not in facts and (run / "retrained.jsonl").exists():
         # The teacher meets the test split at the same moment as the finalists: after the search.
         folder = run / "teacher"
@@ -212,7 +210,7 @@ def _teacher(run: Path, made: Plan) -> dict[str, Any] | None:
         with torch.random.fork_rng(devices=[]):
             normalise = Normalise(made.data.mean, made.data.std)
             _, facts["accuracy"] = evaluate(model, made.data.test, made.config.task, normalise)
-        path.write_text(json.dumps(facts, indent=2) + "\n")
+        replace_text(run / "teacher.json", json.dumps(facts, indent=2) + "\n")
     return facts
 
 

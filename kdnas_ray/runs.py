@@ -2,16 +2,20 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from search_spaces.errors import KdnasError
+from trainables.files import replace_text
+
+CHUNK_BYTES = 64 * 1024
 
 
 def require_run(run: Path) -> None:
@@ -30,9 +34,21 @@ def read_config(run: Path) -> dict[str, Any]:
     require_run(run)
     try:
         data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise KdnasError("is not valid YAML", field="RUN/config.yaml", value=str(run)) from error
-    return data or {}
+    if not isinstance(data, dict):
+        raise KdnasError(
+            "holds no configuration",
+            field="RUN/config.yaml",
+            value=str(run),
+            remedy="it was cut or emptied; put the run's configuration back",
+        )
+    return data
+
+
+def write_config(run: Path, resolved: Mapping[str, Any]) -> None:
+    """Replace the run's configuration in one step."""
+    replace_text(run / "config.yaml", yaml.safe_dump(dict(resolved), sort_keys=False))
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -45,6 +61,11 @@ def read_state(run: Path) -> dict[str, Any]:
     return _read_json(run / "state.json")
 
 
+def read_teacher_facts(run: Path) -> dict[str, Any]:
+    """Name, digest, costs and accuracies of the run's teacher; empty before it is known."""
+    return _read_json(run / "teacher.json")
+
+
 def read_tracking(run: Path) -> dict[str, Any]:
     """How far MLflow has been told of the run; empty before it was told anything."""
     return _read_json(run / "tracking.json")
@@ -52,9 +73,7 @@ def read_tracking(run: Path) -> dict[str, Any]:
 
 def write_state(run: Path, state: dict[str, Any]) -> None:
     """Replace the state in one step."""
-    draft = run / ".state.json"
-    draft.write_text(json.dumps(state) + "\n")
-    draft.replace(run / "state.json")
+    replace_text(run / "state.json", json.dumps(state) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -74,16 +93,22 @@ def parse_jsonl(lines: bytes) -> list[dict[str, Any]]:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one whole line in a single write; NaN and infinity become null."""
-    line = json.dumps(_finite(row), allow_nan=False) + "\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a crash cut the last line
-            line = "\n" + line
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    """Append one whole line, or raise and leave the file as it was; NaN and infinity become null.
+
+    A last line that a crash cut is removed first. Any number of processes may append.
+    """
+    line = (json.dumps(_finite(row), allow_nan=False) + "\n").encode()
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = _end_of_whole_lines(file)
+        file.truncate(end)
+        file.seek(end)
+        try:
+            while line:  # a write to a disk that is nearly full may take a part only
+                line = line[file.write(line) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 @contextlib.contextmanager
@@ -100,6 +125,37 @@ def lock(run: Path) -> Iterator[None]:
                 remedy="wait for it, or stop it",
             ) from error
         yield
+
+
+def check_creatable(folder: Path, field: str) -> None:
+    """Refuses a folder that cannot be made or written to, before any work is spent on what it is to hold."""
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise KdnasError(
+            f"cannot be created: {there} is a file", field=field, value=str(folder), remedy="choose another folder"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise KdnasError(
+            f"cannot be written: no permission in {there}",
+            field=field,
+            value=str(folder),
+            remedy="choose another folder, or change its permissions",
+        )
+
+
+def _end_of_whole_lines(file: io.FileIO) -> int:
+    end = file.seek(0, os.SEEK_END)
+    if end == 0 or os.pread(file.fileno(), 1, end - 1) == b"\n":
+        return end
+    begin = end
+    while begin > 0:
+        begin = max(0, begin - CHUNK_BYTES)
+        found = os.pread(file.fileno(), end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+    return 0
 
 
 def _read_json(path: Path) -> dict[str, Any]:

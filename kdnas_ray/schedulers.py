@@ -34,9 +34,9 @@ class ASHA:
                 value=self.grace_epochs,
                 remedy=f"max_epochs is {self.max_epochs}",
             )
-        if self.reduction_factor <= 1:
+        if self.reduction_factor < 1.1:
             raise KdnasError(
-                "must be above 1",
+                "must be at least 1.1",
                 field="scheduler.reduction_factor",
                 value=self.reduction_factor,
                 remedy="3 is usual",

@@ -6,24 +6,29 @@ search nothing, and `kdnas sync` sends later what it has not taken.
 """
 
 import contextlib
+import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from kdnas_ray.runs import append_jsonl, read_tracking
-from search_spaces.errors import KdnasError, RunError
+from search_spaces.errors import KdnasError, RunError, first_line
+from trainables.files import replace_text
 
 OUTBOX = "tracking.jsonl"
 DEFAULT_DATABASE = "mlflow.db"
+SQLITE = "sqlite:///"
 
 
 class TrackingSettings(BaseModel):
@@ -40,6 +45,25 @@ class TrackingSettings(BaseModel):
     register_as: str | None = None
     """Name under which the best student is put into the model registry; null leaves it out."""
 
+    @field_validator("uri")
+    @classmethod
+    def _without_password(cls, uri: str | None) -> str | None:
+        if uri is None:
+            return None
+        if shown_uri(uri) != uri:  # it would stand in the run folder, the report and MLflow
+            raise ValueError(
+                "leave name and password out: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+                "or the whole address as MLFLOW_TRACKING_URI"
+            )
+        return _absolute(uri)
+
+    @field_validator("experiment", "register_as")
+    @classmethod
+    def _known_to_mlflow(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or any(sign in name for sign in "/:\n")):
+            raise ValueError("MLflow takes names that are not empty and hold neither / nor :")
+        return name
+
 
 def append(run: Path, record: Mapping[str, Any]) -> None:
     """Write an event down for MLflow."""
@@ -50,15 +74,21 @@ def tracking_uri(settings: TrackingSettings, run: Path | None = None) -> str:
     """The tracking store: of the configuration, of the environment, of the run's first session, or the default."""
     chosen = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if chosen:
-        return chosen
-    kept = read_tracking(run).get("uri") if run is not None else None
-    return kept or f"sqlite:///{Path(DEFAULT_DATABASE).resolve()}"
+        return _absolute(chosen)
+    kept = read_tracking(run).get("store", "") if run is not None else ""
+    return kept if kept.startswith(SQLITE) else f"{SQLITE}{Path(DEFAULT_DATABASE).resolve()}"
 
 
 def shown_uri(uri: str) -> str:
     """The address without name and password, for messages."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
+
+
+def _absolute(uri: str) -> str:
+    """A run can be resumed from another folder than the one that a relative path speaks of."""
+    path = uri.removeprefix(SQLITE)
+    return uri if path == uri or path.startswith("/") else f"{SQLITE}{Path(path).absolute()}"
 
 
 def start(run: Path) -> subprocess.Popen:
@@ -101,10 +131,13 @@ def sync(run: Path, settings: TrackingSettings) -> int:
     from kdnas_ray.mlflow_sender import Sender
 
     try:
-        return Sender(run, settings).send_waiting()
+        with sending(run, wait=False):
+            return Sender(run, settings).send_waiting()
+    except KdnasError:
+        raise
     except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's errors
         uri = tracking_uri(settings, run)
-        reason = str(error).splitlines()[0].replace(uri, shown_uri(uri))
+        reason = first_line(error).replace(uri, shown_uri(uri))
         raise RunError(
             f"MLflow does not take the records ({type(error).__name__}: {reason})",
             field="tracking.uri",
@@ -114,12 +147,12 @@ def sync(run: Path, settings: TrackingSettings) -> int:
 
 
 def pending(run: Path) -> int:
-    """Number of records that MLflow has not taken yet."""
+    """Number of records that the store used last has not taken yet."""
     path = run / OUTBOX
     if not path.exists():
         return 0
     with path.open("rb") as file:
-        file.seek(read_tracking(run).get("offset", 0))
+        file.seek(progress(run, read_tracking(run).get("store", "")).get("offset", 0))
         return file.read().count(b"\n")
 
 
@@ -137,7 +170,7 @@ def ui(settings: TrackingSettings, *, host: str, port: int) -> int:
             value=shown_uri(uri),
             remedy="open this address in a browser",
         )
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise KdnasError("no search was tracked here yet", field="tracking store", value=uri,
                          remedy="run `kdnas ui` where the searches ran, or set MLFLOW_TRACKING_URI")  # fmt: skip
     with socket.socket() as probe:
@@ -158,17 +191,57 @@ def ui(settings: TrackingSettings, *, host: str, port: int) -> int:
         host,
         "--port",
         str(port),
+        "--uvicorn-opts",
+        "--log-level warning",
     ]
-    process = subprocess.Popen(command)
+    print(f"MLflow UI: http://{host}:{port}  (Ctrl-C ends it)", flush=True)
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ}
+    # A session of its own, ended as a whole: MLflow's server starts workers that outlive a signal to it alone.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    kept = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait(10)
         return 0
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        with contextlib.suppress(ProcessLookupError):  # it ended with all its workers
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
-def write_progress(run: Path, **facts: Any) -> None:
-    """Note how far the sender came, in one step."""
-    draft = run / ".tracking.json"
-    draft.write_text(json.dumps({**read_tracking(run), **facts}) + "\n")
-    draft.replace(run / "tracking.json")
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def progress(run: Path, store: str) -> dict[str, Any]:
+    """How far this store has been told of the run: `offset`, `parent`, `experiment`; empty before its first record."""
+    return read_tracking(run).get("stores", {}).get(store, {})
+
+
+def write_progress(run: Path, store: str, **facts: Any) -> None:
+    """Note how far the store `store` (its address as `shown_uri` gives it) has been told, in one step."""
+    stores = {**read_tracking(run).get("stores", {}), store: {**progress(run, store), **facts}}
+    replace_text(run / "tracking.json", json.dumps({"store": store, "stores": stores}) + "\n")
+
+
+@contextlib.contextmanager
+def sending(run: Path, *, wait: bool) -> Iterator[None]:
+    """Held by the one process that sends the run's records.
+
+    Args:
+        run: the run folder.
+        wait: for another sender to end, or refuse at once.
+    """
+    with (run / ".tracking.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            raise KdnasError(
+                "its records are being sent by the search itself",
+                field="RUN",
+                value=str(run),
+                remedy="wait until the search has ended",
+            ) from error
+        yield

@@ -16,7 +16,7 @@ from search_spaces.base import (
     sample,
     tap_shapes,
 )
-from search_spaces.errors import KdnasError, RunError
+from search_spaces.errors import KdnasError, RunError, first_line
 from search_spaces.registry import Registry
 from search_spaces.resnet import ResNetSpace
 
@@ -38,6 +38,7 @@ __all__ = [
     "crossover",
     "decode",
     "features",
+    "first_line",
     "mutate",
     "neighbours",
     "sample",

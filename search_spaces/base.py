@@ -5,6 +5,7 @@ Because an architecture is the record of what `suggest` decided, decoding, mutat
 one-hot features are the same for every space, a user's own included.
 """
 
+import abc
 import hashlib
 import json
 import random
@@ -24,11 +25,16 @@ Shape = tuple[int, int, int]  # channels, height, width of one input
 class Suggests(Protocol):
     """The part of an Optuna trial that a space relies on; `optuna.Trial` and `FixedTrial` satisfy it."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number from low to high, both included."""
+
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float: ...
+    ) -> float:
+        """A number from low to high, on a grid where a step is given."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +273,7 @@ def _keep(seen: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], No
     return hook
 
 
-class _Record:
+class _Record(abc.ABC):
     """Keeps the range of every decision that `suggest` asks for; subclasses say how one is taken."""
 
     def __init__(self) -> None:
@@ -280,18 +286,21 @@ class _Record:
             self.taken[name] = self._choose(name, kind, spec)
         return self.taken[name]
 
-    def _choose(self, name: str, kind: str, spec: tuple) -> Decision:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _choose(self, name: str, kind: str, spec: tuple) -> Decision: ...
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """See `Suggests`."""
         return self._take(name, "categorical", tuple(choices))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """See `Suggests`."""
         return self._take(name, "int", (low, high, step))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        """See `Suggests`."""
         return self._take(name, "float", (float(low), float(high), step))
 
 

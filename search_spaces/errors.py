@@ -29,6 +29,11 @@ class RunError(KdnasError):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign error says, in one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _rebuild(cls: type[KdnasError], problem: str, field: str, value: object, remedy: str) -> KdnasError:
     return cls(problem, field=field, value=value, remedy=remedy)
 

@@ -128,6 +128,7 @@ class _Residual(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(width, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Output of the block, `[batch, out, h, w]`."""
         return nn.functional.relu(self.body(x) + self.shortcut(x))
 
 

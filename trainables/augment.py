@@ -82,7 +82,7 @@ def draw(augmentation: Augmentation, n: int, height: int, width: int, seed: int,
     Raises:
         KdnasError: a transform does not fit the image.
     """
-    _check(augmentation, height, width)
+    check_fits(augmentation, height, width)
     if view == 0:
         return Transforms()
     rng = np.random.default_rng((seed, view))
@@ -132,7 +132,12 @@ def apply(images: Tensor, transforms: Transforms) -> Tensor:
     return images
 
 
-def _check(augmentation: Augmentation, height: int, width: int) -> None:
+def check_fits(augmentation: Augmentation, height: int, width: int) -> None:
+    """Refuses transforms that reach across a whole image of `height` x `width` pixels.
+
+    Raises:
+        KdnasError: names the transform.
+    """
     shortest = min(height, width)
     for name in ("shift", "crop", "cutout"):
         value = getattr(augmentation, name)

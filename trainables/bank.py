@@ -4,13 +4,8 @@ Shapes: V views, T teachers, N training samples, K classes. Everything is numpy 
 maps one copy into every worker of a node; a batch is gathered by index.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +19,7 @@ from torch import Tensor, nn
 
 from search_spaces import KdnasError
 from trainables.augment import Augmentation, Transforms, apply, draw
+from trainables.files import whole_folder
 from trainables.tasks.base import Split
 
 FORMAT = 1
@@ -174,29 +170,12 @@ def digest(
 
 
 def save(bank: Bank, folder: Path) -> None:
-    """Write the teachers' answers to `folder` (bank.safetensors, bank.json); images stay with the data.
-
-    The folder appears whole or not at all, so that two searches may write it at once.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    draft = work / "new"
-    try:
-        draft.mkdir()
+    """Write the teachers' answers to `folder` (bank.safetensors, bank.json); images stay with the data."""
+    with whole_folder(folder) as draft:
         arrays = {"logits": bank.logits, **{f"tap.{name}": value for name, value in bank.taps.items()}}
         safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
         facts = {"format": FORMAT, "sha256": _file_digest(draft / "bank.safetensors")}
         (draft / "bank.json").write_text(json.dumps(facts))
-        # Moved away, not deleted in place: another search must never meet half a folder.
-        with contextlib.suppress(OSError):
-            os.replace(folder, work / "old")
-        try:
-            os.replace(draft, folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # there is one: another search was faster
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -> Bank:

@@ -3,8 +3,7 @@
 Usable with plain Ray Tune: `tune.Tuner(tune.with_parameters(Distill, shared=shared), …)`.
 """
 
-import os
-import tempfile
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,12 @@ from search_spaces import Space
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
 from trainables.loop import DivergedError, Normalise, Training, start, train
+from trainables.model_files import restore_training, save_training
 from trainables.tasks.base import Split, Task
 
 CHECKPOINT = "rung.pt"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ class Distill(tune.Trainable):
         curve = curve[:until]
         last = until == self.shared.rungs[-1]
         if not last and self.training.epoch == until:
-            self._save(self.folder)
+            try:
+                save_training(self.folder / CHECKPOINT, self.training)
+            except OSError as error:  # a full disk costs the way back to this rung, not the training itself
+                logger.warning("%s: no checkpoint after epoch %d (%s)", self.candidate.id, until, error)
         return {
             "epoch": until,
             "val_accuracy": curve[-1]["val_accuracy"],
@@ -121,7 +126,8 @@ class Distill(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save where Ray Tune asks (when it pauses a trial)."""
-        self._save(Path(checkpoint_dir))
+        if self.training is not None:
+            save_training(Path(checkpoint_dir) / CHECKPOINT, self.training)
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Go on from a checkpoint that Ray Tune kept."""
@@ -130,18 +136,5 @@ class Distill(tune.Trainable):
 
     def _open(self, folder: Path | None = None) -> Training:
         training = open_training(self.shared, self.candidate, self.shared.rungs[-1])
-        path = (folder or self.folder) / CHECKPOINT
-        if path.exists():
-            try:
-                training.restore(torch.load(path, map_location=self.shared.device, weights_only=True))
-            except Exception:  # cut short, or of another candidate: start again; the next rung replaces it
-                return open_training(self.shared, self.candidate, self.shared.rungs[-1])
+        restore_training((folder or self.folder) / CHECKPOINT, training)
         return training
-
-    def _save(self, folder: Path) -> None:
-        if self.training is None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as draft:
-            torch.save(self.training.state(), draft)
-        os.replace(draft.name, folder / CHECKPOINT)

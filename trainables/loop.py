@@ -107,7 +107,7 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
         KdnasError: the recipe names an unknown loss, a teacher or a tap that the bank does not hold, or a
             tap that its loss does not read.
     """
-    device = _device(model)
+    device = device_of(model)
     projectors = nn.ModuleDict()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -162,6 +162,11 @@ def train(
     return training.curve
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights lie; a model without any works on the CPU."""
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
 def evaluate(model: nn.Module, split: Split, task: Task, normalise: Normalise) -> tuple[float, float]:
     """Loss and metric of the model on a split."""
     model.eval()
@@ -169,7 +174,7 @@ def evaluate(model: nn.Module, split: Split, task: Task, normalise: Normalise) -
     with torch.inference_mode():
         for begin in range(0, len(split), EVALUATION_BATCH):
             images = torch.from_numpy(np.array(split.images[begin : begin + EVALUATION_BATCH]))
-            logits.append(model(normalise(images.to(_device(model)))).cpu())
+            logits.append(model(normalise(images.to(device_of(model)))).cpu())
         answers, labels = torch.cat(logits), torch.from_numpy(np.array(split.labels))
         return float(task.loss(answers, labels)), task.metric(answers, labels)
 
@@ -184,7 +189,7 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     total_steps = training.total_epochs * len(batches)
     taps = tuple({term.tap for term in recipe.terms if term.tap is not None})
     training.model.train()
-    device = _device(training.model)
+    device = device_of(training.model)
     total = torch.zeros((), device=device)
     for index, indices in enumerate(batches):
         progress = (epoch * len(batches) + index) / max(total_steps - 1, 1)
@@ -220,10 +225,6 @@ def _loss(
         student, teacher = Answer(logits, student_feature), Answer(teacher_logits, teacher_feature)
         soft = soft + term.weight * LOSSES[term.loss].function(student, teacher, batch.labels, temperature)
     return recipe.alpha * soft + (1 - recipe.alpha) * hard
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _rate(progress: float) -> float:

@@ -4,22 +4,27 @@ A folder holds `model.json` (space, architecture, input shape, classes, normalis
 `weights.safetensors`. The architecture is rebuilt from its space, so no code travels with the weights.
 """
 
+import copy
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from search_spaces import SPACES, Architecture, KdnasError
+from search_spaces import SPACES, Architecture, KdnasError, first_line
+from trainables.loop import Training, device_of
 
 
 def save_student(folder: Path, model: nn.Module, meta: dict[str, Any]) -> None:
-    """Write weights and `meta` to `folder` (created).
+    """Write weights and `meta` to `folder`.
 
     Args:
-        folder: where to.
+        folder: where to; created, or added to where it exists.
         model: a network that `meta["space"]` can build.
         meta: `space` {name, options}, `architecture`, `shape` [C, H, W], `classes` names, `mean`, `std`, `task`.
     """
@@ -46,14 +51,38 @@ def load_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         )
         model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise KdnasError(
-            f"no usable model here ({reason})",
+            f"no usable model here ({first_line(error)})",
             field="path",
             value=str(folder),
             remedy="give a folder with model.json and weights.safetensors, as `kdnas teacher train` writes it",
         ) from error
     return model.eval(), meta
+
+
+def save_training(path: Path, training: Training) -> None:
+    """Write the state of a training, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
+        try:
+            torch.save(training.state(), draft)
+            os.replace(draft.name, path)
+        except BaseException:
+            os.unlink(draft.name)
+            raise
+
+
+def restore_training(path: Path, training: Training) -> bool:
+    """Take up the state that `save_training` wrote; False where there is none that fits: then nothing changed."""
+    if not path.exists():
+        return False
+    before = copy.deepcopy(training.state())
+    try:
+        training.restore(torch.load(path, map_location=device_of(training.model), weights_only=True))
+    except Exception:  # cut short, or of another network; torch raises nearly anything
+        training.restore(before)
+        return False
+    return True
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces import KdnasError, Registry, Suggests
+from trainables.losses import LOSSES
 
 Range = tuple[float, float]
 
@@ -107,6 +108,7 @@ class SimpleRecipes:
     Source: Hinton 2015, Distilling the Knowledge in a Neural Network; Romero 2015, FitNets.
 
     Args:
+        losses: losses on the logits to choose from.
         alpha: range of the weight of the distillation terms.
         temperature: range of the starting temperature.
         schedules: temperature schedules to choose from; `linear` ends at `final_temperature`.
@@ -119,6 +121,7 @@ class SimpleRecipes:
         batch_size: samples a step.
     """
 
+    losses: tuple[str, ...] = ("kd",)
     alpha: Range = (0.3, 0.95)
     temperature: Range = (2.0, 8.0)
     schedules: tuple[str, ...] = ("constant", "linear")
@@ -144,6 +147,10 @@ class SimpleRecipes:
         )
         for schedule in self.schedules:
             _require(schedule in SCHEDULES, "recipes.schedules", schedule, f"known: {', '.join(SCHEDULES)}")
+        known = [name for name, loss in LOSSES.items() if not loss.feature]
+        for name in self.losses:
+            _require(name in known, "recipes.losses", name, f"losses on logits: {', '.join(known)}")
+        _require(bool(self.losses), "recipes.losses", [], "list at least one loss")
         _require(bool(self.schedules), "recipes.schedules", [], "list at least one schedule")
         _require(bool(self.hints), "recipes.hints", [], "list true, false or both")
         _require(self.final_temperature > 0, "recipes.final_temperature", self.final_temperature, "above 0")
@@ -160,7 +167,7 @@ class SimpleRecipes:
         schedule = _choose(trial, "temperature.schedule", self.schedules)
         start = _number(trial, "temperature.start", self.temperature)
         end = self.final_temperature if schedule == "linear" else start
-        terms = [Term("kd")]
+        terms = [Term(_choose(trial, "loss", self.losses))]
         if _choose(trial, "hint", self.hints):
             tap = _choose(trial, "hint.tap", self.taps)
             terms.append(Term("hint", _number(trial, "hint.weight", self.hint_weight, log=True), tap))

@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from search_spaces import SPACES, ForeignModel, KdnasError, Registry, ResNetSpace, Shape, tap_shapes
+from search_spaces import SPACES, ForeignModel, KdnasError, Registry, ResNetSpace, Shape, first_line, tap_shapes
 from search_spaces.resnet import build_resnet, resnet_architecture
 from trainables import bank as banks
-from trainables.loop import DivergedError, Normalise, Point, evaluate, start, train
-from trainables.model_files import load_student, save_student
+from trainables.files import whole_folder
+from trainables.loop import DivergedError, Normalise, Point, Training, evaluate, start, train
+from trainables.model_files import load_student, restore_training, save_student, save_training
 from trainables.recipe import Recipe
 from trainables.tasks.base import Data, Task
 
@@ -106,7 +107,7 @@ class FolderTeacher:
         path: the folder.
     """
 
-    path: str
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class ModuleTeacher:
     """
 
     factory: str
-    weights: str | None = None
+    weights: Path | None = None
     taps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -138,14 +139,22 @@ def build_teacher(settings: TeacherSettings, shape: Shape, classes: int) -> nn.M
         KdnasError: it cannot be built, or it does not answer for `classes` classes.
     """
     if isinstance(settings, TrainedTeacher):
-        return build_resnet(resnet_architecture(settings.stem, settings.widths, settings.depths), shape, classes)
+        try:
+            return build_resnet(resnet_architecture(settings.stem, settings.widths, settings.depths), shape, classes)
+        except (RuntimeError, OverflowError, TypeError) as error:  # torch, when numbers or memory run out
+            raise KdnasError(
+                f"a network of this size cannot be built ({first_line(error)})",
+                field="teachers.widths",
+                value=settings.widths,
+                remedy="choose smaller widths or fewer blocks",
+            ) from error
     if isinstance(settings, FolderTeacher):
         model, meta = load_student(Path(settings.path))
         if tuple(meta["shape"]) != tuple(shape):
             raise KdnasError(
                 f"the teacher was trained on inputs {tuple(meta['shape'])}, the task's are {tuple(shape)}",
                 field="teachers.path",
-                value=settings.path,
+                value=str(settings.path),
                 remedy="train a teacher on this task: `kdnas teacher train`",
             )
     else:
@@ -191,7 +200,7 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
         model = build_teacher(settings, data.shape, len(data.classes)).eval()
         loss, accuracy = evaluate(model, data.validation, task, normalise)
         meta = load_student(Path(settings.path))[1] if isinstance(settings, FolderTeacher) else {}
-        name = settings.path if isinstance(settings, FolderTeacher) else settings.factory
+        name = str(settings.path) if isinstance(settings, FolderTeacher) else settings.factory
         return Teacher(name, model, _answers_digest(settings, model, loss), accuracy, meta=meta)
     key = hashlib.sha256(
         json.dumps([banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed]).encode()
@@ -202,12 +211,19 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
             return read_teacher(folder)
         except KdnasError as error:
             say(f"The cached teacher cannot be used ({error.problem}); training it again.")
-    teacher = train_teacher(settings, data, task, seed=seed, say=say)
-    save_teacher(folder, teacher)
+    checkpoint = cache / "teachers" / f"{key}.pt"
+    teacher = train_teacher(settings, data, task, seed=seed, say=say, checkpoint=checkpoint)
+    try:
+        save_teacher(folder, teacher)
+        checkpoint.unlink(missing_ok=True)
+    except OSError as error:
+        say(f"The teacher cannot be kept in the cache ({first_line(error)}); the next search trains it again.")
     return teacher
 
 
-def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int, say: Say) -> Teacher:
+def train_teacher(
+    settings: TrainedTeacher, data: Data, task: Task, *, seed: int, say: Say, checkpoint: Path | None = None
+) -> Teacher:
     """Teacher trained on the task's labels.
 
     Args:
@@ -215,7 +231,8 @@ def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int
         data: the task's data; the test split is not read.
         task: loss and metric.
         seed: of its weights and sample order.
-        say: told the validation accuracy after every epoch.
+        say: told the validation accuracy after every epoch; what it raises ends the training.
+        checkpoint: file that is written after every epoch and that an interrupted training goes on from.
 
     Raises:
         KdnasError: the training diverges.
@@ -227,7 +244,9 @@ def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int
         model = build_resnet(architecture, data.shape, len(data.classes))
     bank = banks.without_teacher(data.train, augmentation=task.augmentation, views=settings.views, seed=seed)
     training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs)
-    for epoch in range(1, settings.epochs + 1):
+    if checkpoint is not None and restore_training(checkpoint, training):
+        say(f"Training the teacher: going on after epoch {training.epoch}")
+    for epoch in range(training.epoch + 1, settings.epochs + 1):
         try:
             point = train(training, bank, data.validation, task, normalise, epoch)[-1]
         except DivergedError as error:
@@ -237,6 +256,8 @@ def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int
                 value=settings.learning_rate,
                 remedy="choose a smaller learning rate",
             ) from error
+        if checkpoint is not None and epoch < settings.epochs:
+            checkpoint = _kept(checkpoint, training, say)
         say(f"Training the teacher: epoch {epoch}/{settings.epochs}, validation accuracy {point['val_accuracy']:.4f}")
     meta = {
         "space": {"name": SPACES.name_of(ResNetSpace), "stages": len(settings.widths)},
@@ -252,14 +273,15 @@ def train_teacher(settings: TrainedTeacher, data: Data, task: Task, *, seed: int
 
 def save_teacher(folder: Path, teacher: Teacher) -> None:
     """Write a teacher of one of our spaces to `folder`; `FolderTeacher(folder)` reads it."""
-    save_student(folder, teacher.model, teacher.meta)
     facts = {
         "name": teacher.name,
         "digest": teacher.digest,
         "val_accuracy": teacher.val_accuracy,
         "curve": teacher.curve,
     }
-    (folder / "teacher.json").write_text(json.dumps(facts) + "\n")
+    with whole_folder(folder) as draft:
+        save_student(draft, teacher.model, teacher.meta)
+        (draft / "teacher.json").write_text(json.dumps(facts) + "\n")
 
 
 def read_teacher(folder: Path) -> Teacher:
@@ -276,11 +298,20 @@ def read_teacher(folder: Path) -> Teacher:
         return Teacher(facts["name"], model, facts["digest"], facts["val_accuracy"], facts["curve"], meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KdnasError(
-            f"no usable teacher here ({_first_line(error)})",
+            f"no usable teacher here ({first_line(error)})",
             field="path",
             value=str(folder),
             remedy="delete the folder: the teacher is trained again",
         ) from error
+
+
+def _kept(checkpoint: Path, training: Training, say: Say) -> Path | None:
+    try:
+        save_training(checkpoint, training)
+    except OSError as error:
+        say(f"The teacher's training cannot be kept ({first_line(error)}); interrupted, it begins again.")
+        return None
+    return checkpoint
 
 
 def _weights_digest(model: nn.Module) -> str:
@@ -303,20 +334,25 @@ def _answers_digest(settings: FolderTeacher | ModuleTeacher, model: nn.Module, l
 
 def _check_classes(model: nn.Module, settings: TeacherSettings, shape: Shape, classes: int) -> None:
     model.eval()
+    for batch in (2, 1):  # the last batch of a split may hold a single image
+        _check_answer(model, settings, (batch, *shape), (batch, classes))
+
+
+def _check_answer(model: nn.Module, settings: TeacherSettings, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     try:
         with torch.no_grad():
-            answer = model(torch.zeros(2, *shape))
-    except Exception as error:  # a user's code may raise anything
+            answer = model(torch.zeros(shape))
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise KdnasError(
-            f"the teacher does not take inputs of shape {tuple(shape)} ({_first_line(error)})",
+            f"the teacher does not take inputs of shape {shape} ({first_line(error)})",
             field="teachers",
             value=TEACHERS.name_of(settings),
             remedy="use a teacher for this task's images, or set task.size",
         ) from error
-    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
+    if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
         found = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
         raise KdnasError(
-            f"the teacher answers two images with {found}, the task needs logits of shape {(2, classes)}",
+            f"the teacher answers inputs of shape {shape} with {found}, the task needs logits of shape {wanted}",
             field="teachers",
             value=TEACHERS.name_of(settings),
             remedy="use a teacher that was trained on this task's classes and returns logits",
@@ -329,9 +365,9 @@ def _own_module(settings: ModuleTeacher) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         model = getattr(importlib.import_module(name), attribute)()
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise KdnasError(
-            f"cannot be imported and called ({type(error).__name__}: {_first_line(error)})",
+            f"cannot be imported and called ({type(error).__name__}: {first_line(error)})",
             field="teachers.factory",
             value=settings.factory,
             remedy="name a function without arguments as package.module:function, importable from here",
@@ -369,12 +405,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         pickle.UnpicklingError,
     ) as error:
         raise KdnasError(
-            f"the weights cannot be loaded ({_first_line(error)})",
+            f"the weights cannot be loaded ({first_line(error)})",
             field="teachers.weights",
             value=str(path),
             remedy="give a state dictionary that fits the module, as .safetensors or .pt",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,8 +16,8 @@ from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import read
-from kdnas_ray.report import words
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
+from kdnas_ray.report.words import architecture_words, count, percent, recipe_words, search_words
 from kdnas_ray.results import headline
 from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary
 from search_spaces.errors import KdnasError
@@ -48,7 +48,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": words.percent, "count": words.count}
+    environment.filters |= {"percent": percent, "count": count}
     return environment.get_template("report.html.jinja")
 
 
@@ -71,9 +71,9 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "any_retrained": bool(retrained),
         "failed": (failed := [row for row in rows if row["state"] == "failed"])[:REASONS],
         "failed_in_all": len(failed),
-        "recipe": words.recipe_words(best["recipe"]) if best else None,
-        "architecture": words.architecture_words(best["architecture"]) if best else None,
-        "facts": words.search_words(summary),
+        "recipe": recipe_words(best["recipe"]) if best else None,
+        "architecture": architecture_words(best["architecture"]) if best else None,
+        "facts": search_words(summary),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         "plotly": Markup(get_plotlyjs()),  # the library's own code
     }

@@ -1,6 +1,8 @@
 """Does a search go on after everything that can end it, without losing or repeating what was computed?"""
 
+import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -80,6 +82,32 @@ def test_resume_goes_on_when_ctrl_c_ended_the_search(tmp_path):
     resumed = kdnas("resume", "run", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     check_complete(tmp_path, before, trials=14)
+
+
+def test_resume_goes_on_with_the_retraining_when_ctrl_c_ended_it_and_puts_the_best_back(tmp_path):
+    changes = {
+        "scheduler": {"name": "full", "max_epochs": 2},
+        "budget": {"trials": 3},
+        "retrain": {"top": 2, "epochs": 8, "seeds": 2},
+        "tracking": {"enabled": False},
+    }
+    process = start_kdnas("search", config_file(tmp_path, **changes), "--out", "run", cwd=tmp_path)
+    log, best = tmp_path / "run" / "retrained.jsonl", tmp_path / "run" / "best"
+    wait_until(lambda: len(lines(log)) >= 1, process)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    before = lines(log)
+    assert len(before) < 8
+    assert not best.exists()
+    for _ in range(2):  # the second time there is nothing left to train, but the best student was deleted
+        resumed = kdnas("resume", "run", cwd=tmp_path)
+        assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+        assert lines(log)[: len(before)] == before
+        assert len(lines(log)) == 8
+        summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+        assert json.loads((best / "candidate.json").read_text())["id"] == summary["best"]["id"]
+        shutil.rmtree(best)
 
 
 def test_search_goes_on_when_a_worker_dies(tmp_path):

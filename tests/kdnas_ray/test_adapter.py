@@ -365,6 +365,14 @@ def test_search_when_the_first_candidates_all_fail_then_gives_up_and_shows_the_r
     assert opened.adapter.suggest("more") == Searcher.FINISHED
 
 
+def test_search_when_all_of_a_small_budget_fail_then_is_no_success(session):
+    opened = session(trials=2)
+    for number in range(2):
+        opened.ask(str(number))
+        opened.adapter.on_trial_complete(str(number), {"failure": "NaN"})
+    assert "the first 2 candidates all failed" in str(opened.adapter.error)
+
+
 def test_search_when_one_candidate_trained_then_does_not_give_up_for_failures(session, result):
     opened = session(trials=20)
     opened.ask("good")

@@ -149,9 +149,13 @@ def test_bad_input_when_given_then_is_one_clear_message_and_exit_code_2(kdnas, c
     assert [path.name for path in Path().iterdir()] == ["broken.yaml"]  # nothing was begun
 
 
-@pytest.mark.parametrize("words", [["searhc"], ["search", "--uot", "x"], ["list"], ["retrain", "run", "--top", "0"]])
+@pytest.mark.parametrize("words", [["searhc"], ["search", "--uot", "x"], ["retrain", "run", "--top", "0"]])
 def test_command_line_when_misspelt_then_exits_with_2(kdnas, words):
     assert_refused(kdnas(*words), "Usage: kdnas")
+
+
+def test_list_when_asked_for_nothing_then_says_what_there_is(kdnas):
+    assert_refused(kdnas("list"), "say what to list", "spaces, tasks, teachers", "objectives")
 
 
 @pytest.mark.parametrize("command", [["resume"], ["retrain"], ["report"], ["sync"], ["compare"]])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -38,7 +39,7 @@ def test_configuration_when_empty_then_holds_every_default():
 def test_configuration_when_resolved_and_read_again_then_is_the_same():
     config = read(
         {
-            "task": {"name": "images", "path": "data.parquet", "size": 32, "augmentation": {"crop": 2}},
+            "task": {"name": "images", "path": "/folder/data.parquet", "size": 32, "augmentation": {"crop": 2}},
             "teachers": [{"name": "module", "factory": "mine:net", "taps": {"stage2": "layer2"}}],
             "space": {"stages": 2, "widths": [4]},
             "sampler": "nsga2",
@@ -52,6 +53,40 @@ def test_configuration_when_resolved_and_read_again_then_is_the_same():
     again = read(yaml.safe_load(yaml.safe_dump(config.resolved())))
     assert again == config
     assert again.resolved() == config.resolved()
+
+
+def test_paths_when_resolved_then_are_absolute_so_that_a_run_can_go_on_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = read(
+        {
+            "task": {"name": "images", "path": "a/data.parquet", "test_path": "~/test.parquet"},
+            "teachers": [{"name": "folder", "path": "big"}],
+            "bank": {"cache": "cache"},
+            "tracking": {"uri": "sqlite:///mine.db"},
+        }
+    ).resolved()
+    assert found["task"]["path"] == str(tmp_path / "a" / "data.parquet")
+    assert found["task"]["test_path"] == str(Path.home() / "test.parquet")
+    assert found["teachers"][0]["path"] == str(tmp_path / "big")
+    assert found["bank"]["cache"] == str(tmp_path / "cache")
+    assert found["tracking"]["uri"] == f"sqlite:///{tmp_path}/mine.db"
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=true", "budget.trials=true", "resources.workers=true", "bank.views=true", "retrain.top=false"]
+)
+def test_number_when_given_as_truth_then_is_refused(override):
+    with pytest.raises(KdnasError) as caught:
+        read({}, [override])
+    assert caught.value.field == override.partition("=")[0]
+    assert "valid integer" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["2024-13-45", "2024-12-12T25:99:99", "=", "[1", "&a *a"])
+def test_override_when_its_value_is_no_yaml_then_is_refused(text):
+    with pytest.raises(KdnasError, match="not valid YAML") as caught:
+        read({}, [f"seed={text}"])
+    assert (caught.value.field, caught.value.value) == ("seed", text)
 
 
 def test_configuration_when_read_then_gives_typed_frozen_entries():
@@ -107,7 +142,7 @@ def test_entry_of_every_registry_when_named_then_is_known(key, registry, name):
         ("budget.wall_s=1.5", ("budget", "wall_s"), 1.5),
         ("seed=3", ("seed",), 3),
         ("tracking.enabled=false", ("tracking", "enabled"), False),
-        ("tracking.uri=sqlite:///a=b.db", ("tracking", "uri"), "sqlite:///a=b.db"),
+        ("tracking.uri=sqlite:////a=b.db", ("tracking", "uri"), "sqlite:////a=b.db"),
         ("tracking.experiment='3'", ("tracking", "experiment"), "3"),
         ("sampler=nsga2", ("sampler", "name"), "nsga2"),
         ("sampler.candidates=5", ("sampler", "candidates"), 5),

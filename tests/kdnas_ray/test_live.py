@@ -114,7 +114,7 @@ def test_narrator_when_a_terminal_then_draws_the_panel_until_the_context_ends():
 
 
 def test_narrator_when_not_a_terminal_then_prints_plain_lines_now_and_then(monkeypatch):
-    console = Console(file=io.StringIO(), width=200, highlight=False)
+    console = Console(file=io.StringIO(), width=300, highlight=False)
     narrator = Narrator(console)
     now = [1000.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])

@@ -14,7 +14,7 @@ from kdnas_ray import tracking
 from kdnas_ray.journal import Journal, Progress
 from kdnas_ray.runs import append_jsonl, read_jsonl, read_tracking
 from kdnas_ray.tracking import TrackingSettings, pending, sync, write_progress
-from search_spaces import RunError
+from search_spaces import KdnasError, RunError
 from search_spaces.resnet import build_resnet, resnet_architecture
 from trainables.loop import Normalise
 from trainables.model_files import save_student
@@ -184,7 +184,7 @@ def test_records_when_sent_twice_after_a_crash_then_change_nothing(run, searched
     sync(run, store)
     before = {name: history(client, child, "val_accuracy") for name, child in children_of(client).items()}
     progress = history(client, parent_of(client), "best_val_accuracy")
-    write_progress(run, offset=0)  # killed after sending, before noting how far it came
+    write_progress(run, store.uri, offset=0)  # killed after sending, before noting how far it came
     if lost == "the list of the runs":
         (run / "tracking_runs.jsonl").unlink()
     sync(run, store)
@@ -263,6 +263,68 @@ def test_server_when_away_then_nothing_is_lost_and_sync_sends_all_later(run, sea
     assert sync(run, store) == 0
 
 
+def test_record_when_mlflow_refuses_it_for_good_then_is_kept_apart_and_the_others_are_sent(
+    run, searched, store, client
+):
+    searched()
+    bad = {"type": "retrained", "id": "c0000", "repeat": 0, "with_kd": True, "val_accuracy": 0.8}
+    tracking.append(run, bad | {"test_accuracy": "much"})
+    end(run)
+    assert sync(run, store) == RECORDS + 2
+    assert pending(run) == 0
+    assert parent_of(client).info.status == "FINISHED"
+    assert len(children_of(client)) == 4
+    (kept,) = read_jsonl(run / "tracking_refused.jsonl")
+    assert kept["record"]["test_accuracy"] == "much"
+    assert kept["reason"]
+
+
+def test_store_when_another_is_named_then_gets_the_whole_run_and_the_first_keeps_its_own(
+    run, searched, store, client, empty_store, tmp_path
+):
+    from mlflow import MlflowClient
+
+    searched()
+    sync(run, store)
+    shutil.copy(empty_store, tmp_path / "other.db")
+    other = store.model_copy(update={"uri": f"sqlite:///{tmp_path}/other.db"})
+    end(run)
+    assert sync(run, other) == RECORDS + 1
+    assert len(children_of(MlflowClient(tracking_uri=other.uri))) == 4
+    assert parent_of(client).info.status == "RUNNING"
+    assert sync(run, store) == 1
+    assert parent_of(client).info.status == "FINISHED"
+    assert len(children_of(client)) == 4
+
+
+def test_candidate_when_its_artifacts_were_not_taken_then_gets_them_later_in_the_same_run(
+    run, searched, store, client, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    searched()
+    real, calls = MlflowClient.log_artifacts, []
+
+    def away_at_first(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise ConnectionError("the artifact store is away")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", away_at_first)
+    with pytest.raises(RunError):
+        sync(run, store)
+    sync(run, store)
+    for child in children_of(client).values():
+        assert {f.path for f in client.list_artifacts(child.info.run_id)} == {"architecture.json", "recipe.json"}
+
+
+def test_sync_when_the_search_sends_itself_then_refuses(run, searched, store):
+    searched()
+    with tracking.sending(run, wait=False), pytest.raises(KdnasError, match="by the search itself"):
+        sync(run, store)
+
+
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")  # MLflow about itself
 def test_best_when_sent_then_is_a_model_with_signature_that_loads_and_answers_the_same(run, searched, store, client):
     import mlflow
@@ -270,7 +332,7 @@ def test_best_when_sent_then_is_a_model_with_signature_that_loads_and_answers_th
     searched()
     model = keep_best(run)
     sync(run, store.model_copy(update={"register_as": "my-student"}))
-    write_progress(run, offset=0)  # sent again after a crash
+    write_progress(run, store.uri, offset=0)  # sent again after a crash
     sync(run, store.model_copy(update={"register_as": "my-student"}))
     (logged,) = client.search_logged_models([client.get_experiment_by_name("tests").experiment_id])
     assert logged.source_run_id == parent_of(client).info.run_id
@@ -298,7 +360,7 @@ def test_sender_process_when_its_pipe_closes_then_has_sent_everything_and_ends(r
     assert len(children_of(client)) == 4
     assert parent_of(client).info.status == "FINISHED"
     # Where it went is known to whoever resumes from another folder.
-    assert read_tracking(run)["uri"] == store.uri
+    assert read_tracking(run)["store"] == store.uri
     assert [row["id"] for row in read_jsonl(run / "tracking_runs.jsonl")] == ["c0000", "c0001", "c0002", "c0003"]
 
 

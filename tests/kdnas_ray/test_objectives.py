@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kdnas_ray.config import Bound
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, excess, limits
+from search_spaces import KdnasError
 
 POSITIVE = st.floats(1e-3, 1e12)
 
@@ -31,6 +32,13 @@ def test_objectives_when_listed_then_only_those_known_before_training_can_be_bou
 )
 def test_limit_when_bounds_are_given_then_is_the_tighter_one(bound, limit):
     assert limits({"params": bound}, {"params": 1000, "flops": 7}) == {"params": pytest.approx(limit)}
+
+
+def test_limit_when_the_teacher_has_none_of_it_then_asks_for_a_number():
+    with pytest.raises(KdnasError) as caught:
+        limits({"params": Bound(of_teacher=0.1)}, {"params": 0, "flops": 7})
+    assert caught.value.field == "constraints.params.of_teacher"
+    assert "constraints.params.max" in caught.value.remedy
 
 
 def test_limits_when_nothing_is_constrained_then_are_empty():

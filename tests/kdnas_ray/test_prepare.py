@@ -8,6 +8,7 @@ import pytest
 from kdnas_ray.config import read
 from kdnas_ray.prepare import check_folder, knowledge, needed_bytes, plan
 from search_spaces import Architecture, KdnasError
+from trainables.teachers import save_teacher
 
 # A teacher and a space that cost next to nothing.
 SMALL: dict[str, Any] = {
@@ -86,6 +87,10 @@ def test_constraint_when_a_share_of_the_teacher_then_the_message_gives_the_numbe
         (("teachers.0={name: module, factory: 'no_such_package:net'}",), "teachers.factory", "cannot be imported"),
         (("teachers.0={name: module, factory: 'builtins:dict'}",), "teachers.factory", "not an nn.Module"),
         (("task={name: images, path: nowhere.parquet}",), "task.path", ""),
+        (("task.augmentation={shift: 8}",), "task.augmentation.shift", "does not fit images of 8 x 8 pixels"),
+        (("teachers.0.widths=[4, 1000000000000]",), "teachers.widths", "a network of this size cannot be built"),
+        (("resources.workers=1000000",), "resources.workers", "this machine has"),
+        (("bank.cache=/dev/null/cache",), "bank.cache", "is a file"),
     ],
 )
 def test_plan_when_the_parts_do_not_fit_then_is_refused(overrides, field, problem, tmp_path, monkeypatch):
@@ -114,7 +119,7 @@ def test_teacher_when_it_knows_other_classes_or_images_then_is_refused(tmp_path,
     assert "(2, 7)" in error.problem
     assert "(2, 10)" in error.problem
     error = refusal("teachers.0={name: module, factory: 'foreign_teachers:colour'}")
-    assert "does not take inputs of shape (1, 8, 8)" in error.problem
+    assert "does not take inputs of shape (2, 1, 8, 8)" in error.problem
 
 
 def test_costs_when_asked_again_then_are_remembered(monkeypatch):
@@ -165,6 +170,27 @@ def test_run_folder_when_it_exists_then_is_refused_and_an_empty_one_taken(tmp_pa
             check_folder(folder)
         assert (caught.value.field, caught.value.value) == ("--out", str(folder))
         assert f"kdnas resume {folder}" in caught.value.remedy
+
+
+def test_knowledge_when_the_runs_copy_of_the_teacher_is_damaged_then_says_so_and_takes_the_cached_one(tmp_path, run):
+    made = planned(f"bank.cache={tmp_path / 'cache'}")
+    teacher, _ = knowledge(made, run, [].append)
+    save_teacher(run / "teacher", teacher)
+    (run / "teacher" / "weights.safetensors").write_bytes(b"cut")
+    said: list[str] = []
+    assert knowledge(made, run, said.append)[0].digest == teacher.digest
+    assert "copy of its teacher cannot be used" in said[0]
+
+
+def test_knowledge_when_the_cache_is_full_then_the_search_goes_on_without_it(tmp_path, run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdnas_ray.prepare.banks.save", full)
+    said: list[str] = []
+    _, bank = knowledge(planned(f"bank.cache={tmp_path / 'cache'}"), run, said.append)
+    assert len(bank) == 1079
+    assert "No space left on device" in said[-1]
 
 
 def test_needed_bytes_when_everything_is_counted_then_leaves_a_reserve(tmp_path, run):

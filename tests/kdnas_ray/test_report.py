@@ -66,7 +66,7 @@ def retrained(name: str, seed: int, with_kd: bool, val: float, test: float) -> d
 def summarise(run: Path, **changed) -> None:
     """summary.json, as `results.write_summary` would make it."""
     rows, lines = read_jsonl(run / "candidates.jsonl"), read_jsonl(run / "retrained.jsonl")
-    found = finalists(run, ["val_accuracy"])
+    found = finalists(run)
     by_id = {row["id"]: row for row in rows}
     best = None
     if found:

@@ -1,6 +1,8 @@
 """Specification of `kdnas_ray.runs`: lines that a crash cut, states replaced in one step, one process a run."""
 
 import json
+import resource
+import signal
 import threading
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from kdnas_ray.runs import (
     append_jsonl,
+    check_creatable,
     lock,
     parse_jsonl,
     read_config,
@@ -17,6 +20,7 @@ from kdnas_ray.runs import (
     read_summary,
     read_tracking,
     require_run,
+    write_config,
     write_state,
 )
 from search_spaces import KdnasError
@@ -52,6 +56,52 @@ def test_line_when_appended_after_a_cut_one_then_starts_anew(tmp_path):
         file.write(b'{"id": 1, "cur')
     append_jsonl(path, {"id": 2})
     assert read_jsonl(path) == [{"id": 0}, {"id": 2}]
+    assert path.read_bytes() == b'{"id": 0}\n{"id": 2}\n'  # complete lines only
+
+
+@pytest.mark.parametrize("size", [10, 70_000, 200_000])
+def test_line_when_the_only_one_was_cut_then_is_removed_however_long_it_is(tmp_path, size):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"x" * size)
+    append_jsonl(path, {"id": 1})
+    assert path.read_bytes() == b'{"id": 1}\n'
+
+
+def test_line_when_the_disk_is_full_then_is_not_written_in_part(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_jsonl(path, {"id": 0})
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30, hard))  # a write beyond 30 bytes is cut, the next one fails
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_jsonl(path, {"id": 1, "text": "x" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, kept)
+    assert path.read_bytes() == b'{"id": 0}\n'
+
+
+def test_configuration_when_emptied_or_no_mapping_then_is_refused_not_taken_for_the_default(run):
+    for content in ("", "- 1\n", "3\n", "a: 2024-13-45\n"):
+        (run / "config.yaml").write_text(content)
+        with pytest.raises(KdnasError) as caught:
+            read_config(run)
+        assert caught.value.field == "RUN/config.yaml"
+
+
+def test_configuration_when_written_then_is_read_back(run):
+    write_config(run, {"seed": 3, "task": {"name": "digits"}})
+    assert read_config(run) == {"seed": 3, "task": {"name": "digits"}}
+
+
+def test_folder_when_it_cannot_be_made_then_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    check_creatable(tmp_path / "new" / "deep", "--out")
+    for folder in (tmp_path / "file" / "run", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(KdnasError, match="is a file") as caught:
+            check_creatable(folder, "--out")
+        assert (caught.value.field, caught.value.value) == ("--out", str(folder))
 
 
 def test_lines_when_they_hold_no_object_then_are_ignored():
@@ -107,8 +157,6 @@ def test_folder_when_no_search_made_it_then_is_refused(run):
 def test_config_when_broken_then_is_refused_and_else_read(run):
     (run / "config.yaml").write_text("seed: 3\n")
     assert read_config(run) == {"seed": 3}
-    (run / "config.yaml").write_text("")
-    assert read_config(run) == {}
     for broken in (b"seed: [3\n", b"\xff\xfe"):
         (run / "config.yaml").write_bytes(broken)
         with pytest.raises(KdnasError, match="not valid YAML"):

@@ -48,7 +48,7 @@ def test_rungs_when_computed_by_hand_then_agree(scheduler, rungs):
     assert scheduler.rungs() == rungs
 
 
-@given(epochs=st.integers(1, 300), grace=st.integers(1, 300), factor=st.floats(1.05, 10))
+@given(epochs=st.integers(1, 300), grace=st.integers(1, 300), factor=st.floats(1.1, 10))
 def test_rungs_when_any_asha_then_ascend_from_grace_to_the_full_training(epochs, grace, factor):
     grace = min(grace, epochs)
     rungs = ASHA(epochs, grace, factor).rungs()

@@ -4,13 +4,25 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from kdnas_ray import tracking
+from kdnas_ray.config import read
 from kdnas_ray.runs import read_jsonl, read_tracking
-from kdnas_ray.tracking import TrackingSettings, append, drain, pending, shown_uri, tracking_uri, ui, write_progress
+from kdnas_ray.tracking import (
+    TrackingSettings,
+    append,
+    drain,
+    pending,
+    progress,
+    shown_uri,
+    tracking_uri,
+    ui,
+    write_progress,
+)
 from search_spaces import KdnasError
 
 
@@ -28,24 +40,48 @@ def test_records_when_appended_then_wait_in_order_with_their_time(run):
     assert (first["type"], second["type"], second["value"]) == ("a", "b", None)
     assert first["time_ms"] <= second["time_ms"]
     assert pending(run) == 2
-    write_progress(run, offset=(run / "tracking.jsonl").read_bytes().index(b"\n") + 1)
+    write_progress(run, "http://server", offset=(run / "tracking.jsonl").read_bytes().index(b"\n") + 1)
     assert pending(run) == 1
 
 
 def test_progress_when_noted_then_keeps_what_was_known(run):
-    write_progress(run, uri="sqlite:///a.db")
-    write_progress(run, offset=5)
-    assert read_tracking(run) == {"uri": "sqlite:///a.db", "offset": 5}
+    write_progress(run, "sqlite:////a.db", parent="x")
+    write_progress(run, "sqlite:////a.db", offset=5)
+    write_progress(run, "http://server", offset=7)
+    assert progress(run, "sqlite:////a.db") == {"parent": "x", "offset": 5}
+    assert progress(run, "http://server") == {"offset": 7}
+    assert progress(run, "http://another") == {}
+    assert read_tracking(run)["store"] == "http://server"
 
 
 def test_store_when_several_are_named_then_the_nearest_counts(run, monkeypatch, tmp_path):
     default = f"sqlite:///{tmp_path}/mlflow.db"
     assert tracking_uri(TrackingSettings()) == tracking_uri(TrackingSettings(), run) == default
-    write_progress(run, uri="sqlite:///first-session.db")
-    assert tracking_uri(TrackingSettings(), run) == "sqlite:///first-session.db"
+    write_progress(run, "sqlite:////first-session.db")
+    assert tracking_uri(TrackingSettings(), run) == "sqlite:////first-session.db"
+    write_progress(run, "http://first-session")  # its password is not known: the environment must name it again
+    assert tracking_uri(TrackingSettings(), run) == default
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
     assert tracking_uri(TrackingSettings(), run) == "http://server"
-    assert tracking_uri(TrackingSettings(uri="sqlite:///mine.db"), run) == "sqlite:///mine.db"
+    assert tracking_uri(TrackingSettings(uri="sqlite:///mine.db"), run) == f"sqlite:///{tmp_path}/mine.db"
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"uri": "https://ann:secret@mlflow.example"}, "MLFLOW_TRACKING_PASSWORD"),
+        ({"uri": "postgresql://ann:secret@db/mlflow"}, "MLFLOW_TRACKING_URI"),
+        ({"register_as": "team/student"}, "neither / nor :"),
+        ({"register_as": ""}, "not empty"),
+        ({"experiment": " "}, "not empty"),
+    ],
+)
+def test_settings_when_mlflow_cannot_take_them_then_are_refused_without_showing_the_password(settings, remedy):
+    with pytest.raises(KdnasError) as caught:
+        read({"tracking": settings})
+    assert caught.value.field == f"tracking.{next(iter(settings))}"
+    assert remedy in caught.value.remedy
+    assert "secret" not in str(caught.value)
 
 
 def test_settings_when_misspelt_or_changed_then_are_refused():
@@ -79,11 +115,14 @@ def test_ui_when_the_port_is_taken_then_says_so():
 
 def test_ui_when_it_can_run_then_is_mlflows_on_that_store(monkeypatch, tmp_path):
     Path("mlflow.db").touch()
-    seen = []
+    seen, real = [], subprocess.Popen
 
     class Process:
-        def __init__(self, command: list[str]) -> None:
+        def __init__(self, command: list[str], **options: Any) -> None:
             seen.append(command)
+            ended = real(["true"], start_new_session=True)
+            ended.wait()
+            self.pid = ended.pid
 
         def wait(self, timeout: float | None = None) -> int:
             return 3

@@ -48,6 +48,10 @@ class Fussy(Net):
     def forward(self, x):
         assert x.shape[1] == 3, "colour only"
 
+class Squeezed(Net):
+    def forward(self, x):
+        return super().forward(x).squeeze()
+
 def net():
     torch.manual_seed(0)
     return Net()
@@ -63,6 +67,9 @@ def fussy(): return Fussy()
 def number(): return 3
 def needs(argument): return Net()
 def breaks(): return {}["no such key"]
+def quits(): raise SystemExit(3)
+def squeezes(): return Squeezed()
+def weightless(): return nn.Sequential(nn.AdaptiveAvgPool2d((1, 10)), nn.Flatten())
 """
 
 
@@ -126,6 +133,35 @@ def test_trained_teacher_repeats_with_the_seed_and_differs_without(tiny, data, t
     assert again.digest == teacher.digest
     assert again.curve == teacher.curve
     assert other.digest != teacher.digest
+
+
+def test_trained_teacher_when_interrupted_goes_on_from_its_last_epoch(tiny, data, task, teacher, tmp_path):
+    checkpoint = tmp_path / "new" / "teacher.pt"
+
+    def interrupt(line: str) -> None:
+        if "epoch 2/3" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teachers.train_teacher(tiny, data, task, seed=0, say=interrupt, checkpoint=checkpoint)
+    said: list[str] = []
+    again = teachers.train_teacher(tiny, data, task, seed=0, say=said.append, checkpoint=checkpoint)
+    assert said[0] == "Training the teacher: going on after epoch 2"
+    assert len(said) == 2
+    assert again.digest == teacher.digest
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    assert teachers.train_teacher(tiny, data, task, seed=0, say=quiet, checkpoint=checkpoint).digest == teacher.digest
+
+
+def test_obtain_leaves_no_checkpoint_and_goes_on_when_the_cache_cannot_be_written(tiny, get, tmp_path, monkeypatch):
+    get(tiny)
+    assert [path.name for path in (tmp_path / "cache" / "teachers").glob("*.pt")] == []
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(teachers, "save_teacher", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr(teachers, "save_training", lambda *_: (_ for _ in ()).throw(full))
+    teacher, said = get(tiny, seed=1)
+    assert teacher.val_accuracy > 0.3
+    assert sum("No space left on device" in line for line in said) == 2
 
 
 def test_trained_teacher_leaves_threads_and_random_numbers_alone(tiny, data, task):
@@ -302,7 +338,9 @@ def test_own_module_is_refused_when_its_weights_cannot_be_loaded(own, get, tmp_p
         ("{own}:needs", "argument"),
         ("{own}:breaks", "KeyError: 'no such key'"),
         ("{own}:fussy", "colour only"),
-        ("{own}:pair", "answers two images with a tuple"),
+        ("{own}:quits", "SystemExit: 3"),
+        ("{own}:squeezes", r"inputs of shape \(1, 1, 8, 8\) with shape \(10,\)"),
+        ("{own}:pair", r"answers inputs of shape \(2, 1, 8, 8\) with a tuple"),
         ("{own}:three", r"shape \(2, 3\), the task needs logits of shape \(2, 10\)"),
     ],
 )
@@ -312,6 +350,11 @@ def test_own_module_is_refused_with_the_reason_when_it_is_none(own, get, factory
     assert error.field.startswith("teachers")
     with pytest.raises(KdnasError, match=problem):
         raise error
+
+
+def test_own_module_without_parameters_teaches_too(own, get):
+    teacher, _ = get(own("weightless"))
+    assert 0 <= teacher.val_accuracy <= 1
 
 
 def test_own_module_is_refused_when_a_tap_names_no_submodule(own, get):

@@ -20,7 +20,7 @@ import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 from PIL import Image, ImageOps
 
-from search_spaces import KdnasError
+from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
 from trainables.tasks.base import Classification, Data, Split, assemble, choose, split
 
@@ -51,8 +51,8 @@ class ImagesTask(Classification):
         augmentation: transforms that views of the training images are drawn from.
     """
 
-    path: str
-    test_path: str | None = None
+    path: Path
+    test_path: Path | None = None
     image_column: str = "image"
     label_column: str = "label"
     size: int | None = None
@@ -95,7 +95,7 @@ class ImagesTask(Classification):
             raise KdnasError(
                 f"all samples are of one class ({classes[0]!r})",
                 field="task.path",
-                value=self.path,
+                value=str(self.path),
                 remedy="at least two are needed; in an image folder each class has its own subfolder",
             )
         if self.subset is None:
@@ -125,7 +125,7 @@ class ImagesTask(Classification):
 class _Source:
     """Files of one data set, their columns, and where in the configuration they were named."""
 
-    path: str
+    path: Path
     field: str
     folder: bool
     files: list[str]
@@ -133,7 +133,8 @@ class _Source:
     label_column: str
 
     def refuse(self, problem: str, remedy: str = "") -> KdnasError:
-        return KdnasError(problem, field=self.field, value=self.path, remedy=remedy)
+        """The error that says so about this data set."""
+        return KdnasError(problem, field=self.field, value=str(self.path), remedy=remedy)
 
 
 class _Record(NamedTuple):
@@ -144,11 +145,11 @@ class _Record(NamedTuple):
     source: _Source
 
 
-def _open(path: str, field: str, task: ImagesTask) -> _Source:
+def _open(path: Path, field: str, task: ImagesTask) -> _Source:
     root = Path(path).expanduser()
     if not os.path.exists(root):
         remedy = "give a Parquet file or a folder on this machine"
-        raise KdnasError("does not exist", field=field, value=path, remedy=remedy)
+        raise KdnasError("does not exist", field=field, value=str(path), remedy=remedy)
     folder = root.is_dir() and not any(root.glob("*.parquet"))
     if folder:
         found = (file for file in root.glob("*/**/*") if not file.name.startswith("."))
@@ -180,7 +181,7 @@ def _check_columns(source: _Source) -> None:
             known = pyarrow.parquet.read_schema(file).names
         except (pyarrow.ArrowException, OSError) as error:
             raise source.refuse(
-                f"{Path(file).name} is not a readable Parquet file ({_reason(error)})",
+                f"{Path(file).name} is not a readable Parquet file ({first_line(error)})",
                 "it may be empty or cut short: fetch it again",
             ) from error
         for option in ("image_column", "label_column"):
@@ -223,7 +224,7 @@ def _chunks(source: _Source, column: str) -> Iterator[tuple[pyarrow.ChunkedArray
                 yield table[column], stream.features[column]
     except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
         raise source.refuse(
-            f"column {column!r} cannot be read ({_reason(error)})", "the file may be damaged"
+            f"column {column!r} cannot be read ({first_line(error)})", "the file may be damaged"
         ) from error
 
 
@@ -335,7 +336,7 @@ def _pixels(record: _Record, size: int | None) -> np.ndarray:
         ) from error
     # A damaged file makes Pillow's decoders raise anything from struct.error to ZeroDivisionError.
     except Exception as error:
-        raise record.source.refuse(f"{name} cannot be decoded ({_reason(error)})", "replace or remove it") from error
+        raise record.source.refuse(f"{name} cannot be decoded ({first_line(error)})", "replace or remove it") from error
 
 
 def _eight_bits(image: Image.Image, size: int | None) -> Image.Image:
@@ -370,7 +371,3 @@ def _check_memory(count: int, height: int, width: int) -> None:
             field="task.size",
             remedy="give a smaller task.size, or a task.subset",
         )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
