@@ -97,10 +97,9 @@ def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) 
     if os.environ.get("RAY_ADDRESS"):  # a cluster has its own sizes, and Ray refuses to be told others
         ray.init(**quietly)
     else:
-        # Named, or Ray would join another that runs on this machine; on loopback, for nobody else is to reach it.
+        # Named, or Ray would join another one that runs on this machine.
         ray.init(
             address="local",
-            _node_ip_address="127.0.0.1",
             num_cpus=max(1, round(workers * cpus_each)) if workers else os.cpu_count() or 1,
             include_dashboard=False,
             object_store_memory=object_store_bytes,
