@@ -67,8 +67,9 @@ SETTINGS = {
     "digits": [],
     "cifar10": [
         "task.name=images",
-        "task.subset=2000",
-        "teachers=[{name: trained, stem: 48, widths: [48, 96, 192], epochs: 5, views: 5}]",
+        "task.subset=2500",
+        "task.validation=0.25",
+        "teachers=[{name: trained, stem: 48, widths: [48, 96, 192], epochs: 10, views: 5}]",
         "bank.views=4",
         "space.stem_strides=[1, 2]",
         "constraints={flops: {of_teacher: 0.004}}",
