@@ -115,7 +115,7 @@ class Bound(_Section):
 class Budget(_Section):
     """When the search ends: whichever comes first."""
 
-    trials: int | None = Field(strict=True, default=48, ge=1)
+    trials: int | None = Field(strict=True, default=40, ge=1)
     """Candidates to train; null for no bound."""
     wall_s: float | None = Field(None, gt=0)
     """Seconds the search phase may take; null for no bound."""
@@ -141,7 +141,7 @@ class Resources(_Section):
 class Retrain(_Section):
     """The finalists: trained in full from scratch, with and without KD, and scored on the sealed test split."""
 
-    top: int = Field(strict=True, default=4, ge=0)
+    top: int = Field(strict=True, default=3, ge=0)
     """How many; 0 to leave it out."""
     epochs: int | None = Field(strict=True, default=None, ge=1)
     """Length of the full training; null for the scheduler's max_epochs."""
