@@ -7,6 +7,7 @@ from search_spaces import SPACES, Registry
 from trainables.evaluators import EVALUATORS
 from trainables.losses import LOSSES
 from trainables.recipe import RECIPES
+from trainables.schedules import SCHEDULES
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS
 
@@ -17,6 +18,8 @@ CATALOGUE: Registry[Registry] = Registry(
     ("teachers", TEACHERS),
     ("recipes", RECIPES),
     ("losses", LOSSES),
+    ("alpha", SCHEDULES),
+    ("temperature", SCHEDULES),
     ("samplers", SAMPLERS),
     ("schedulers", SCHEDULERS),
     ("evaluators", EVALUATORS),

@@ -33,6 +33,8 @@ KINDS = (
     "teachers",
     "recipes",
     "losses",
+    "alpha",
+    "temperature",
     "samplers",
     "schedulers",
     "evaluators",

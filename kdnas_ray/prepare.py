@@ -22,6 +22,7 @@ from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank
 from trainables.loop import Normalise
+from trainables.losses import check_feature
 from trainables.tasks.base import Data
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 
@@ -151,13 +152,11 @@ def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tup
         return
     student = _any_student(config, data)
     for tap, shape in tap_shapes(student, data.shape, list(teacher)).items():
-        if len(shape) != len(teacher[tap]):
-            raise KdnasError(
-                f"the student's feature has shape {shape}, the teacher's {teacher[tap]}: one is a map, one a vector",
-                field="recipes.taps",
-                value=tap,
-                remedy="match a tap where both are maps [C, H, W] or both are vectors [C]",
-            )
+        for loss in config.recipes.needed_losses():
+            try:
+                check_feature(loss, tap, shape, teacher[tap])
+            except KdnasError as error:
+                raise KdnasError(error.problem, field="recipes.taps", value=tap, remedy=error.remedy) from error
 
 
 def _any_student(config: SearchConfig, data: Data) -> nn.Module:

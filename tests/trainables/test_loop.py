@@ -15,7 +15,7 @@ from trainables import bank as banks
 from trainables import loop
 from trainables.bank import Bank
 from trainables.loop import DivergedError, Normalise, evaluate, start, train
-from trainables.losses import Loss
+from trainables.losses import LOSSES, Loss
 from trainables.recipe import Recipe, Temperature, Term
 from trainables.tasks.base import Split
 
@@ -170,6 +170,31 @@ def test_several_teachers_teach_their_mean(begin, go, bank):
     go(first, 1, bank=two)
     go(second, 1, bank=mean)
     assert first.curve[0]["train_loss"] == pytest.approx(second.curve[0]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_falls_when_trained_at_its_usual_weight(name, begin, go):
+    # Alpha 1 for logits: what the student learns of the classes comes from the loss.
+    loss = LOSSES[name]
+    term = Term(name, tap="stage2" if loss.feature else None)
+    training = begin(dataclasses.replace(KD, alpha=1.0 if not loss.feature else 0.5, terms=(term,)), total_epochs=6)
+    assert ("0" in training.projectors) == loss.projected
+    curve = go(training, 6)
+    assert all(math.isfinite(point["train_loss"]) for point in curve)
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+    if not loss.feature:  # a feature alone teaches no classes
+        assert curve[-1]["val_accuracy"] > 0.3
+
+
+def test_alpha_that_falls_to_0_ends_with_the_labels_alone(begin, bank, task, normalise, monkeypatch):
+    seen: list[float] = []
+    real = Recipe.alpha_at
+    monkeypatch.setattr(Recipe, "alpha_at", lambda self, progress: seen.append(real(self, progress)) or seen[-1])
+    recipe = dataclasses.replace(KD, alpha=0.9, alpha_schedule="linear", final_alpha=0.0)
+    train(begin(recipe, total_epochs=1), bank, Split(bank.images[:20], bank.labels[:20]), task, normalise, 1)
+    assert seen[0] == 0.9
+    assert seen[-1] == 0.0
+    assert seen == sorted(seen, reverse=True)
 
 
 def test_hint_trains_its_projector(begin, go):
