@@ -4,6 +4,7 @@ from kdnas_ray.objectives import OBJECTIVES
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.schedulers import SCHEDULERS
 from search_spaces import SPACES, Registry
+from trainables.ensembles import ENSEMBLES
 from trainables.evaluators import EVALUATORS
 from trainables.losses import LOSSES
 from trainables.recipe import RECIPES
@@ -20,6 +21,7 @@ CATALOGUE: Registry[Registry] = Registry(
     ("losses", LOSSES),
     ("alpha", SCHEDULES),
     ("temperature", SCHEDULES),
+    ("ensembles", ENSEMBLES),
     ("samplers", SAMPLERS),
     ("schedulers", SCHEDULERS),
     ("evaluators", EVALUATORS),

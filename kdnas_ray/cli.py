@@ -35,6 +35,7 @@ KINDS = (
     "losses",
     "alpha",
     "temperature",
+    "ensembles",
     "samplers",
     "schedulers",
     "evaluators",

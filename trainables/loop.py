@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search_spaces import KdnasError, tap_shapes
 from trainables.bank import Bank, Batch
+from trainables.ensembles import combine
 from trainables.losses import LOSSES, Answer, Loss, Projector, check_feature
 from trainables.optimizer import SGD
 from trainables.recipe import Recipe, Term
@@ -126,6 +127,13 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
                 )
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
+    if recipe.teacher_shares and len(recipe.teacher_shares) != bank.logits.shape[1]:
+        raise KdnasError(
+            f"the bank holds {bank.logits.shape[1]} teachers",
+            field="recipe.teacher_shares",
+            value=recipe.teacher_shares,
+            remedy="give a share for each of them, or none",
+        )
     optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
     return Training(model, recipe, seed, total_epochs, projectors, optimizer)
 
@@ -219,8 +227,11 @@ def _loss(
     hard = task.loss(logits, batch.labels)
     if not recipe.terms:
         return hard
-    teacher_logits = batch.logits.mean(dim=0)
     temperature, alpha = recipe.temperature.at(progress), recipe.alpha_at(progress)
+    draw = torch.Generator().manual_seed(hash((training.seed, progress)))  # numbers alone: the same in every process
+    teacher_logits = combine(
+        batch.logits, batch.labels, temperature, recipe.ensemble, recipe.teacher_shares, generator=draw
+    )
     soft = torch.zeros((), device=logits.device)
     for index, term in enumerate(recipe.terms):
         student_feature, teacher_feature = logits, teacher_logits

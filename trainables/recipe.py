@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces import KdnasError, Registry, Suggests
+from trainables.ensembles import ENSEMBLES
 from trainables.losses import LOSSES
 from trainables.schedules import SCHEDULES, between
 
@@ -55,6 +56,8 @@ class Recipe:
         alpha: weight of the distillation terms, 0 (labels only) to 1 (teacher only); at the first step.
         alpha_schedule: how it runs over the training from there to `final_alpha`.
         final_alpha: weight at the last step, unless the schedule is constant.
+        ensemble: how several teachers answer as one.
+        teacher_shares: how much each teacher counts beside that; empty for all alike.
         temperature: temperature of the soft targets over the training.
         terms: distillation losses; their weighted sum is what alpha weighs.
         learning_rate: peak learning rate of SGD with Nesterov momentum 0.9, decayed by a cosine.
@@ -70,8 +73,17 @@ class Recipe:
     batch_size: int = 64
     alpha_schedule: str = "constant"
     final_alpha: float = 0.0
+    ensemble: str = "average"
+    teacher_shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        _require(self.ensemble in ENSEMBLES, "recipe.ensemble", self.ensemble, f"known: {', '.join(ENSEMBLES)}")
+        _require(
+            all(share >= 0 for share in self.teacher_shares) and (not self.teacher_shares or any(self.teacher_shares)),
+            "recipe.teacher_shares",
+            self.teacher_shares,
+            "give numbers from 0 up, not all of them 0",
+        )
         for name in ("alpha", "final_alpha"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"recipe.{name}", value, "choose a weight from 0 to 1")
@@ -104,6 +116,7 @@ class Recipe:
         fields = dict(data)
         fields["temperature"] = Temperature(**data["temperature"])
         fields["terms"] = tuple(Term(**term) for term in data["terms"])
+        fields["teacher_shares"] = tuple(data.get("teacher_shares", ()))
         return cls(**fields)
 
 
@@ -121,6 +134,7 @@ class SimpleRecipes:
         alpha_schedules: how it runs over the training; all but `constant` end at `final_alpha`.
         final_alpha: range of the weight at the last step.
         temperature: range of the starting temperature.
+        ensembles: how several teachers answer as one, to choose from.
         schedules: temperature schedules to choose from; all but `constant` end at `final_temperature`.
         final_temperature: temperature at the last step.
         hints: share the choice between recipes with a feature hint (true) and without (false).
@@ -137,6 +151,7 @@ class SimpleRecipes:
     alpha_schedules: tuple[str, ...] = ("constant",)
     final_alpha: Range = (0.0, 1.0)
     temperature: Range = (2.0, 8.0)
+    ensembles: tuple[str, ...] = ("average",)
     schedules: tuple[str, ...] = ("constant", "linear")
     final_temperature: float = 1.0
     hints: tuple[bool, ...] = (False, True)
@@ -159,6 +174,9 @@ class SimpleRecipes:
         for name in ("schedules", "alpha_schedules"):
             for schedule in getattr(self, name):
                 _require_schedule(f"recipes.{name}", schedule)
+        for name in self.ensembles:
+            _require(name in ENSEMBLES, "recipes.ensembles", name, f"known: {', '.join(ENSEMBLES)}")
+        _require(bool(self.ensembles), "recipes.ensembles", [], "list at least one")
         _require(bool(self.alpha_schedules), "recipes.alpha_schedules", [], "list at least one schedule")
         for field, feature in (("losses", False), ("hint_losses", True)):
             known = [name for name, loss in LOSSES.items() if loss.feature == feature]
@@ -194,6 +212,7 @@ class SimpleRecipes:
             alpha=alpha,
             alpha_schedule=alpha_schedule,
             final_alpha=final_alpha,
+            ensemble=_choose(trial, "ensemble", self.ensembles),
             temperature=Temperature(schedule, start, end),
             terms=tuple(terms),
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),

@@ -14,6 +14,7 @@ from search_spaces.resnet import build_resnet, resnet_architecture
 from trainables import bank as banks
 from trainables import loop
 from trainables.bank import Bank
+from trainables.ensembles import ENSEMBLES
 from trainables.loop import DivergedError, Normalise, evaluate, start, train
 from trainables.losses import LOSSES, Loss
 from trainables.recipe import Recipe, Temperature, Term
@@ -162,14 +163,36 @@ def test_first_loss_is_the_weighted_sum_of_kd_and_cross_entropy(begin, go, bank,
     assert go(training, 1)[0]["train_loss"] == pytest.approx(0.6 * 1.75 * kd + 0.4 * ce, rel=1e-4)
 
 
-def test_several_teachers_teach_their_mean(begin, go, bank):
-    both = np.concatenate([bank.logits - 1, bank.logits + 1], axis=1)
-    two = dataclasses.replace(bank, logits=both)
-    mean = dataclasses.replace(bank, logits=both.astype(np.float32).mean(axis=1, keepdims=True))
-    first, second = begin(bank=two), begin(bank=mean)
+def test_several_teachers_that_agree_teach_as_one_and_a_share_of_0_leaves_one_out(begin, go, bank):
+    opposite = dataclasses.replace(bank, logits=np.concatenate([bank.logits, -bank.logits], axis=1))
+    alike = dataclasses.replace(bank, logits=np.concatenate([bank.logits, bank.logits], axis=1))
+    alone, agreed, left_out = (
+        begin(),
+        begin(bank=alike),
+        begin(dataclasses.replace(KD, teacher_shares=(1.0, 0.0)), bank=opposite),
+    )
+    misled = begin(bank=opposite)
+    losses = [
+        go(training, 1, bank=own)[0]["train_loss"]
+        for training, own in ((alone, bank), (agreed, alike), (left_out, opposite), (misled, opposite))
+    ]
+    assert losses[1:3] == pytest.approx([losses[0]] * 2, rel=1e-4)
+    assert losses[3] != pytest.approx(losses[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_ensemble_repeats_exactly(ensemble, begin, go, bank):
+    two = dataclasses.replace(bank, logits=np.concatenate([bank.logits, -bank.logits], axis=1))
+    first, second = (begin(dataclasses.replace(KD, ensemble=ensemble), bank=two) for _ in range(2))
     go(first, 1, bank=two)
-    go(second, 1, bank=mean)
-    assert first.curve[0]["train_loss"] == pytest.approx(second.curve[0]["train_loss"], rel=1e-4)
+    go(second, 1, bank=two)
+    assert equal(first, second)
+
+
+def test_start_raises_when_there_are_shares_for_other_teachers_than_the_bank_holds(begin):
+    with pytest.raises(KdnasError, match="the bank holds 1 teachers") as caught:
+        begin(dataclasses.replace(KD, teacher_shares=(0.5, 0.5)))
+    assert caught.value.field == "recipe.teacher_shares"
 
 
 @pytest.mark.parametrize("name", LOSSES)
