@@ -9,7 +9,7 @@ Schedule = Callable[[float], float]
 
 
 def constant(progress: float) -> float:
-    """Stays at its start.
+    """Stays at its start for the whole training.
 
     Source: Hinton 2015, Distilling the Knowledge in a Neural Network.
     """
