@@ -46,6 +46,7 @@ class Training:
         optimizer: over student and projectors.
         curve: one point an epoch so far.
         train_s: seconds spent in this loop so far.
+        size: parameters of the student over those of the first teacher.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class Training:
     optimizer: SGD
     curve: list[Point] = field(default_factory=list)
     train_s: float = 0.0
+    size: float = 1.0
 
     @property
     def epoch(self) -> int:
@@ -135,7 +137,9 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
             remedy="give a share for each of them, or none",
         )
     optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
-    return Training(model, recipe, seed, total_epochs, projectors, optimizer)
+    teacher = next(iter(bank.teacher_params), 0)
+    size = sum(part.numel() for part in model.parameters()) / teacher if teacher else 1.0
+    return Training(model, recipe, seed, total_epochs, projectors, optimizer, size=size)
 
 
 def train(
@@ -227,7 +231,7 @@ def _loss(
     hard = task.loss(logits, batch.labels)
     if not recipe.terms:
         return hard
-    temperature, alpha = recipe.temperature.at(progress), recipe.alpha_at(progress)
+    temperature, alpha = recipe.temperature.at(progress), recipe.alpha_at(progress, training.size)
     draw = torch.Generator().manual_seed(hash((training.seed, progress)))  # numbers alone: the same in every process
     teacher_logits = combine(
         batch.logits, batch.labels, temperature, recipe.ensemble, recipe.teacher_shares, generator=draw

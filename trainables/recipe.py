@@ -56,6 +56,8 @@ class Recipe:
         alpha: weight of the distillation terms, 0 (labels only) to 1 (teacher only); at the first step.
         alpha_schedule: how it runs over the training from there to `final_alpha`.
         final_alpha: weight at the last step, unless the schedule is constant.
+        alpha_by_size: exponent of the student's share of the teacher's parameters by which alpha is multiplied; 0
+            leaves alpha alone, above it the smaller student listens less to the teacher, which it cannot follow.
         ensemble: how several teachers answer as one.
         teacher_shares: how much each teacher counts beside that; empty for all alike.
         temperature: temperature of the soft targets over the training.
@@ -73,6 +75,7 @@ class Recipe:
     batch_size: int = 64
     alpha_schedule: str = "constant"
     final_alpha: float = 0.0
+    alpha_by_size: float = 0.0
     ensemble: str = "average"
     teacher_shares: tuple[float, ...] = ()
 
@@ -88,6 +91,7 @@ class Recipe:
             value = getattr(self, name)
             _require(0 <= value <= 1, f"recipe.{name}", value, "choose a weight from 0 to 1")
         _require_schedule("recipe.alpha_schedule", self.alpha_schedule)
+        _require(0 <= self.alpha_by_size <= 1, "recipe.alpha_by_size", self.alpha_by_size, "choose 0 to 1")
         for name in ("start", "end"):
             value = getattr(self.temperature, name)
             _require(value > 0, f"recipe.temperature.{name}", value, "choose a temperature above 0")
@@ -102,9 +106,19 @@ class Recipe:
         """The same training on the labels alone, for the comparison with and without distillation."""
         return dataclasses.replace(self, alpha=0.0, alpha_schedule="constant", terms=())
 
-    def alpha_at(self, progress: float) -> float:
-        """Weight of the distillation terms at `progress` (0 at the first step, 1 at the last)."""
-        return between(self.alpha_schedule, self.alpha, self.final_alpha, progress)
+    def alpha_at(self, progress: float, size: float = 1.0) -> float:
+        """Weight of the distillation terms: `schedule(progress) * min(1, size) ** alpha_by_size`.
+
+        Source: Cho and Hariharan 2019, On the Efficacy of Knowledge Distillation, and Mirzadeh 2020, Improved Knowledge
+        Distillation via Teacher Assistant: the further a student's capacity lies below the teacher's, the less it
+        gains from imitating it. A power of the ratio, as capacity is usually compared on a logarithmic scale.
+
+        Args:
+            progress: 0 at the first step, 1 at the last.
+            size: parameters of the student over those of the teacher.
+        """
+        scheduled = between(self.alpha_schedule, self.alpha, self.final_alpha, progress)
+        return scheduled * min(1.0, size) ** self.alpha_by_size
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dictionary."""
@@ -133,6 +147,7 @@ class SimpleRecipes:
         alpha: range of the weight of the distillation terms, at the first step.
         alpha_schedules: how it runs over the training; all but `constant` end at `final_alpha`.
         final_alpha: range of the weight at the last step.
+        alpha_by_size: range of the exponent by which a student's smaller size lowers alpha; [0, 0] leaves it alone.
         temperature: range of the starting temperature.
         ensembles: how several teachers answer as one, to choose from.
         schedules: temperature schedules to choose from; all but `constant` end at `final_temperature`.
@@ -150,6 +165,7 @@ class SimpleRecipes:
     alpha: Range = (0.3, 0.95)
     alpha_schedules: tuple[str, ...] = ("constant",)
     final_alpha: Range = (0.0, 1.0)
+    alpha_by_size: Range = (0.0, 0.0)
     temperature: Range = (2.0, 8.0)
     ensembles: tuple[str, ...] = ("average",)
     schedules: tuple[str, ...] = ("constant", "linear")
@@ -163,7 +179,7 @@ class SimpleRecipes:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        weights = ("alpha", "final_alpha")
+        weights = ("alpha", "final_alpha", "alpha_by_size")
         for name in (*weights, "temperature", "hint_weight", "learning_rate", "weight_decay"):
             low, high = getattr(self, name)
             _require(low <= high, f"recipes.{name}", [low, high], "give [low, high] with low <= high")
@@ -212,6 +228,7 @@ class SimpleRecipes:
             alpha=alpha,
             alpha_schedule=alpha_schedule,
             final_alpha=final_alpha,
+            alpha_by_size=_number(trial, "alpha.by_size", self.alpha_by_size),
             ensemble=_choose(trial, "ensemble", self.ensembles),
             temperature=Temperature(schedule, start, end),
             terms=tuple(terms),

@@ -212,12 +212,21 @@ def test_every_loss_falls_when_trained_at_its_usual_weight(name, begin, go):
 def test_alpha_that_falls_to_0_ends_with_the_labels_alone(begin, bank, task, normalise, monkeypatch):
     seen: list[float] = []
     real = Recipe.alpha_at
-    monkeypatch.setattr(Recipe, "alpha_at", lambda self, progress: seen.append(real(self, progress)) or seen[-1])
+    monkeypatch.setattr(Recipe, "alpha_at", lambda self, *given: seen.append(real(self, *given)) or seen[-1])
     recipe = dataclasses.replace(KD, alpha=0.9, alpha_schedule="linear", final_alpha=0.0)
     train(begin(recipe, total_epochs=1), bank, Split(bank.images[:20], bank.labels[:20]), task, normalise, 1)
     assert seen[0] == 0.9
     assert seen[-1] == 0.0
     assert seen == sorted(seen, reverse=True)
+
+
+def test_alpha_by_size_lowers_alpha_by_the_students_share_of_the_teachers_parameters(begin, go, bank):
+    (teacher,) = bank.teacher_params
+    params = sum(part.numel() for part in student().parameters())
+    scaled = begin(dataclasses.replace(KD, alpha=0.8, alpha_by_size=0.5))
+    by_hand = begin(dataclasses.replace(KD, alpha=0.8 * (params / teacher) ** 0.5))
+    assert 0 < params < teacher
+    assert go(scaled, 1) == go(by_hand, 1)
 
 
 def test_hint_trains_its_projector(begin, go):

@@ -84,6 +84,13 @@ def test_alpha_runs_from_alpha_to_final_alpha_as_its_schedule_says():
     assert falling.without_teacher().alpha_at(1.0) == 0
 
 
+def test_alpha_by_size_is_a_power_of_the_size_and_never_raises_alpha():
+    recipe = Recipe(alpha=0.8, alpha_by_size=0.5)
+    assert recipe.alpha_at(0.0, 0.25) == pytest.approx(0.4)
+    assert recipe.alpha_at(0.0, 4.0) == pytest.approx(0.8)
+    assert Recipe(alpha=0.8).alpha_at(0.0, 0.25) == 0.8
+
+
 def test_recipe_of_an_earlier_version_is_read_with_a_constant_alpha():
     old = {
         name: value for name, value in Recipe(0.4).to_json().items() if name not in ("alpha_schedule", "final_alpha")
