@@ -4,9 +4,11 @@ from kdnas_ray.objectives import OBJECTIVES
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.schedulers import SCHEDULERS
 from search_spaces import SPACES, Registry
+from trainables.ensembles import ENSEMBLES
 from trainables.evaluators import EVALUATORS
 from trainables.losses import LOSSES
 from trainables.recipe import RECIPES
+from trainables.schedules import SCHEDULES
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS
 
@@ -17,6 +19,9 @@ CATALOGUE: Registry[Registry] = Registry(
     ("teachers", TEACHERS),
     ("recipes", RECIPES),
     ("losses", LOSSES),
+    ("alpha", SCHEDULES),
+    ("temperature", SCHEDULES),
+    ("ensembles", ENSEMBLES),
     ("samplers", SAMPLERS),
     ("schedulers", SCHEDULERS),
     ("evaluators", EVALUATORS),

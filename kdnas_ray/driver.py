@@ -35,7 +35,7 @@ from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import OBJECTIVES
-from kdnas_ray.prepare import Plan, check_folder, knowledge, needed_bytes, plan
+from kdnas_ray.prepare import Plan, check_folder, knowledge, needed_bytes, plan, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
 from kdnas_ray.runs import (
@@ -185,10 +185,12 @@ def _phases(
         if stop.reason == "interrupt":
             raise Interrupted
 
-    teacher, bank = knowledge(made, run, say)
-    _keep_teacher(run, teacher, made)
+    teachers, bank = knowledge(made, run, say)
+    teacher = teachers[0]
+    _keep_teachers(run, teachers, made)
     narrator.say(
         f"Teacher: {made.teacher_costs['params']:,} parameters, validation accuracy {teacher.val_accuracy:.4f}"
+        + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
     config, data = made.config, made.data
     if teacher.val_accuracy < 1.5 / len(data.classes):
@@ -376,7 +378,11 @@ def _channels_last(run: Path, made: Plan) -> bool:
     return state["channels_last"]
 
 
-def _keep_teacher(run: Path, teacher: Teacher, made: Plan) -> None:
+def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:
+    for index, teacher in enumerate(teachers):
+        if teacher.meta:
+            save_teacher(teacher_folder(run, index), teacher)
+    teacher = teachers[0]
     facts = {
         "name": teacher.name,
         "digest": teacher.digest,
@@ -384,8 +390,6 @@ def _keep_teacher(run: Path, teacher: Teacher, made: Plan) -> None:
         "data": made.data.digest(),
         **made.teacher_costs,
     }
-    if teacher.meta:
-        save_teacher(run / "teacher", teacher)
     known = read_teacher_facts(run)
     if known.get("digest") == teacher.digest:  # its test accuracy was measured in an earlier session
         facts = {**known, **facts}

@@ -22,6 +22,7 @@ from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank
 from trainables.loop import Normalise
+from trainables.losses import check_feature
 from trainables.tasks.base import Data
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 
@@ -35,7 +36,7 @@ class Plan:
     Args:
         config: the configuration.
         data: the task's data.
-        teacher_costs: the teacher's `params` and `flops`.
+        teacher_costs: `params` and `flops` of the first teacher.
         bounds: largest allowed value of each constrained number.
         taps: teacher taps that the bank must hold.
         costs: `params` and `flops` of an architecture, remembered.
@@ -61,7 +62,7 @@ def plan(config: SearchConfig) -> Plan:
     shape, classes = data.shape, len(data.classes)
     check_fits(config.task.augmentation, *shape[1:])
     _check_batch(config, data)
-    model = build_teacher(config.teachers[0], shape, classes)
+    model, *_ = [build_teacher(settings, shape, classes) for settings in config.teachers]  # all of them must fit
     taps = tuple(config.recipes.needed_taps())
     teacher_shapes = check_taps(model, shape, taps)
     _check_student_taps(config, data, teacher_shapes)
@@ -79,27 +80,31 @@ def plan(config: SearchConfig) -> Plan:
     return Plan(config, data, teacher_costs, bounds, taps, costs)
 
 
-def knowledge(made: Plan, run: Path, say: Say) -> tuple[Teacher, Bank]:
-    """The trained teacher and its bank, from the run folder or the cache where they are known already."""
+def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
+    """The trained teachers and their bank, from the run folder or the cache where they are known already."""
     config, data = made.config, made.data
     cache = cache_folder(config.bank.cache)
-    teacher = _own_teacher(run, say) or obtain(
-        config.teachers[0], data, config.task, seed=config.seed, cache=cache, say=say
-    )
+    teachers = [
+        _own_teacher(teacher_folder(run, index), say)
+        or obtain(settings, data, config.task, seed=config.seed, cache=cache, say=say)
+        for index, settings in enumerate(config.teachers)
+    ]
     augmentation, views = config.task.augmentation, config.bank.views
-    key = banks.digest([teacher.digest], data.digest(), augmentation, views, config.seed, made.taps)
+    digests = [teacher.digest for teacher in teachers]
+    key = banks.digest(digests, data.digest(), augmentation, views, config.seed, made.taps)
     folder = cache / "banks" / key
     if folder.exists():
         try:
             bank = banks.load(folder, data.train, augmentation=augmentation, seed=config.seed)
             say(f"Knowledge bank: {views} views of {len(bank):,} samples, read from the cache")
-            return teacher, bank
+            return teachers, bank
         except KdnasError as error:
             say(f"{error.problem}; computing it again.")
-    say(f"Knowledge bank: asking the teacher about {views} views of {len(data.train):,} samples")
+    whom = "the teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"
+    say(f"Knowledge bank: asking {whom} about {views} views of {len(data.train):,} samples")
     bank = banks.build(
         data.train,
-        [teacher.model],
+        [teacher.model for teacher in teachers],
         Normalise(data.mean, data.std),
         augmentation=augmentation,
         views=views,
@@ -111,15 +116,20 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[Teacher, Bank]:
         banks.save(bank, folder)
     except OSError as error:
         say(f"The knowledge bank cannot be kept in the cache ({first_line(error)}); the next search computes it again.")
-    return teacher, bank
+    return teachers, bank
 
 
-def _own_teacher(run: Path, say: Say) -> Teacher | None:
+def teacher_folder(run: Path, index: int) -> Path:
+    """Where the run keeps its copy of teacher number `index`: `teacher`, `teacher2`, …"""
+    return run / ("teacher" if index == 0 else f"teacher{index + 1}")
+
+
+def _own_teacher(folder: Path, say: Say) -> Teacher | None:
     """The teacher of an earlier session of this run, if there is one that can be used."""
-    if not (run / "teacher" / "teacher.json").exists():
+    if not (folder / "teacher.json").exists():
         return None
     try:
-        return read_teacher(run / "teacher")
+        return read_teacher(folder)
     except KdnasError as error:
         say(f"The run's copy of its teacher cannot be used ({error.problem}).")
         return None
@@ -151,13 +161,11 @@ def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tup
         return
     student = _any_student(config, data)
     for tap, shape in tap_shapes(student, data.shape, list(teacher)).items():
-        if len(shape) != len(teacher[tap]):
-            raise KdnasError(
-                f"the student's feature has shape {shape}, the teacher's {teacher[tap]}: one is a map, one a vector",
-                field="recipes.taps",
-                value=tap,
-                remedy="match a tap where both are maps [C, H, W] or both are vectors [C]",
-            )
+        for loss in config.recipes.needed_losses():
+            try:
+                check_feature(loss, tap, shape, teacher[tap])
+            except KdnasError as error:
+                raise KdnasError(error.problem, field="recipes.taps", value=tap, remedy=error.remedy) from error
 
 
 def _any_student(config: SearchConfig, data: Data) -> nn.Module:

@@ -13,7 +13,7 @@ from kdnas_ray.config import SearchConfig
 
 TOP = {
     "task": "What is learned.",
-    "teachers": "Who teaches: exactly one.",
+    "teachers": "Who teaches: one or several; students are compared with the first.",
     "bank": "What the teacher says about the training data, computed once.",
     "space": "Which students may be built.",
     "recipes": "How they may learn from the teacher.",

@@ -22,7 +22,7 @@ from trainables.augment import Augmentation, Transforms, apply, draw
 from trainables.files import whole_folder
 from trainables.tasks.base import Split
 
-FORMAT = 1
+FORMAT = 2
 INFERENCE_BATCH = 512
 
 
@@ -61,6 +61,7 @@ class Bank:
         taps: `{name: [V, N, …]}` float16, features of the first teacher.
         augmentation: the transforms that views are drawn from; view 0 is the identity.
         seed: seed of the views.
+        teacher_params: number of parameters of each teacher.
     """
 
     images: np.ndarray
@@ -69,6 +70,7 @@ class Bank:
     taps: dict[str, np.ndarray]
     augmentation: Augmentation
     seed: int
+    teacher_params: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -152,7 +154,8 @@ def build(
         logits.append(np.stack([answer for answer, _ in answers]))
         seen.append(answers[0][1])
     stacked = {name: np.stack([features[name] for features in seen]) for name in taps}
-    return Bank(bank.images, bank.labels, np.stack(logits), stacked, augmentation, seed)
+    sizes = tuple(sum(part.numel() for part in teacher.parameters()) for teacher in teachers)
+    return Bank(bank.images, bank.labels, np.stack(logits), stacked, augmentation, seed, sizes)
 
 
 def without_teacher(split: Split, *, augmentation: Augmentation, views: int, seed: int) -> Bank:
@@ -174,7 +177,8 @@ def save(bank: Bank, folder: Path) -> None:
     with whole_folder(folder) as draft:
         arrays = {"logits": bank.logits, **{f"tap.{name}": value for name, value in bank.taps.items()}}
         safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
-        facts = {"format": FORMAT, "sha256": _file_digest(draft / "bank.safetensors")}
+        digest_of_file = _file_digest(draft / "bank.safetensors")
+        facts = {"format": FORMAT, "sha256": digest_of_file, "teacher_params": bank.teacher_params}
         (draft / "bank.json").write_text(json.dumps(facts))
 
 
@@ -189,13 +193,13 @@ def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -
         if facts["sha256"] != _file_digest(folder / "bank.safetensors"):
             raise _corrupt(folder, "its checksum does not match")
         arrays = safetensors.numpy.load_file(folder / "bank.safetensors")
-        logits = arrays.pop("logits")
+        logits, sizes = arrays.pop("logits"), tuple(int(size) for size in facts["teacher_params"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _corrupt(folder, f"it cannot be read ({error})") from error
     if logits.shape[2] != len(split):
         raise _corrupt(folder, f"it holds {logits.shape[2]} samples, the data {len(split)}")
     taps = {name.removeprefix("tap."): value for name, value in arrays.items()}
-    return Bank(split.images, split.labels, logits, taps, augmentation, seed)
+    return Bank(split.images, split.labels, logits, taps, augmentation, seed, sizes)
 
 
 def _answers(

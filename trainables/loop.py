@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from search_spaces import KdnasError, tap_shapes
 from trainables.bank import Bank, Batch
-from trainables.losses import LOSSES, Answer, Projector
+from trainables.ensembles import combine
+from trainables.losses import LOSSES, Answer, Loss, Projector, check_feature
 from trainables.optimizer import SGD
-from trainables.recipe import Recipe
+from trainables.recipe import Recipe, Term
 from trainables.tasks.base import Split, Task
 
 # Share of all steps over which the learning rate rises. A longer rise ends as well but makes the first rungs poorer
@@ -45,6 +46,7 @@ class Training:
         optimizer: over student and projectors.
         curve: one point an epoch so far.
         train_s: seconds spent in this loop so far.
+        size: parameters of the student over those of the first teacher.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Training:
     optimizer: SGD
     curve: list[Point] = field(default_factory=list)
     train_s: float = 0.0
+    size: float = 1.0
 
     @property
     def epoch(self) -> int:
@@ -112,8 +115,11 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for index, term in enumerate(recipe.terms):
-            if LOSSES[term.loss].feature:
-                projectors[str(index)] = _projector(model, bank, term.tap).to(device)
+            loss = LOSSES[term.loss]
+            if loss.feature:
+                student, teacher = _feature_shapes(model, bank, term, loss)
+                if loss.projected:
+                    projectors[str(index)] = Projector(student, teacher).to(device)
             elif term.tap is not None:
                 raise KdnasError(
                     f"the loss {term.loss!r} reads no tap",
@@ -123,8 +129,17 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
                 )
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
+    if recipe.teacher_shares and len(recipe.teacher_shares) != bank.logits.shape[1]:
+        raise KdnasError(
+            f"the bank holds {bank.logits.shape[1]} teachers",
+            field="recipe.teacher_shares",
+            value=recipe.teacher_shares,
+            remedy="give a share for each of them, or none",
+        )
     optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
-    return Training(model, recipe, seed, total_epochs, projectors, optimizer)
+    teacher = next(iter(bank.teacher_params), 0)
+    size = sum(part.numel() for part in model.parameters()) / teacher if teacher else 1.0
+    return Training(model, recipe, seed, total_epochs, projectors, optimizer, size=size)
 
 
 def train(
@@ -194,7 +209,7 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     for index, indices in enumerate(batches):
         progress = (epoch * len(batches) + index) / max(total_steps - 1, 1)
         batch = bank.batch(indices, view, transforms, taps).to(device)
-        loss = _loss(training, batch, task, normalise, recipe.temperature.at(progress), taps)
+        loss = _loss(training, batch, task, normalise, progress, taps)
         training.optimizer.zero_grad()
         loss.backward()
         training.optimizer.step(recipe.learning_rate * _rate(progress))
@@ -207,7 +222,7 @@ def _loss(
     batch: Batch,
     task: Task,
     normalise: Normalise,
-    temperature: float,
+    progress: float,
     taps: tuple[str, ...],
 ) -> Tensor:
     recipe, model = training.recipe, training.model
@@ -216,15 +231,22 @@ def _loss(
     hard = task.loss(logits, batch.labels)
     if not recipe.terms:
         return hard
-    teacher_logits = batch.logits.mean(dim=0)
+    temperature, alpha = recipe.temperature.at(progress), recipe.alpha_at(progress, training.size)
+    draw = torch.Generator().manual_seed(hash((training.seed, progress)))  # numbers alone: the same in every process
+    teacher_logits = combine(
+        batch.logits, batch.labels, temperature, recipe.ensemble, recipe.teacher_shares, generator=draw
+    )
     soft = torch.zeros((), device=logits.device)
     for index, term in enumerate(recipe.terms):
         student_feature, teacher_feature = logits, teacher_logits
         if term.tap is not None:
-            student_feature, teacher_feature = training.projectors[str(index)](seen[term.tap], batch.taps[term.tap])
+            student_feature, teacher_feature = seen[term.tap], batch.taps[term.tap]
+            if str(index) in training.projectors:
+                student_feature, teacher_feature = training.projectors[str(index)](student_feature, teacher_feature)
+        loss = LOSSES[term.loss]
         student, teacher = Answer(logits, student_feature), Answer(teacher_logits, teacher_feature)
-        soft = soft + term.weight * LOSSES[term.loss].function(student, teacher, batch.labels, temperature)
-    return recipe.alpha * soft + (1 - recipe.alpha) * hard
+        soft = soft + term.weight * loss.weight * loss.function(student, teacher, batch.labels, temperature)
+    return alpha * soft + (1 - alpha) * hard
 
 
 def _rate(progress: float) -> float:
@@ -233,7 +255,9 @@ def _rate(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
 
 
-def _projector(model: nn.Module, bank: Bank, tap: str | None) -> Projector:
+def _feature_shapes(model: nn.Module, bank: Bank, term: Term, loss: Loss) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the term's feature in student and teacher, without the batch; refuses what the loss cannot read."""
+    tap = term.tap
     if tap not in bank.taps:
         raise KdnasError(
             "the bank does not hold this tap",
@@ -242,13 +266,6 @@ def _projector(model: nn.Module, bank: Bank, tap: str | None) -> Projector:
             remedy=f"taps in the bank: {', '.join(bank.taps) or 'none'}",
         )
     channels, height, width = bank.images.shape[1:]
-    student = tap_shapes(model, (channels, height, width), [tap])[tap]
-    teacher = bank.taps[tap].shape[2:]
-    if len(student) != len(teacher):
-        raise KdnasError(
-            f"the student's feature has shape {student}, the teacher's {teacher}: one is a map, one a vector",
-            field="recipe.terms.tap",
-            value=tap,
-            remedy="match a tap where both are maps [C, H, W] or both are vectors [C]",
-        )
-    return Projector(student, teacher)
+    student, teacher = tap_shapes(model, (channels, height, width), [tap])[tap], bank.taps[tap].shape[2:]
+    check_feature(term.loss, tap, student, teacher)
+    return student, teacher

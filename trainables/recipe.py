@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces import KdnasError, Registry, Suggests
+from trainables.ensembles import ENSEMBLES
 from trainables.losses import LOSSES
+from trainables.schedules import SCHEDULES, between
 
 Range = tuple[float, float]
 
@@ -20,7 +22,7 @@ class Temperature:
     """How the temperature of the soft targets runs over the training.
 
     Args:
-        schedule: `constant` (start throughout) or `linear` (from start to end).
+        schedule: name of a schedule: `constant` (start throughout), or how it runs from start to end.
         start: temperature at the first step, above 0.
         end: temperature at the last step, above 0.
     """
@@ -31,14 +33,15 @@ class Temperature:
 
     def at(self, progress: float) -> float:
         """Temperature at `progress` (0 at the first step, 1 at the last)."""
-        if self.schedule == "constant":
-            return self.start
-        return self.start + (self.end - self.start) * progress
+        return between(self.schedule, self.start, self.end, progress)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One distillation loss: its registered name, its weight, and the tap it reads (None: logits only)."""
+    """One distillation loss: its registered name, its weight, and the tap it reads (None: logits only).
+
+    The weight is relative to the usual one of the loss (`Loss.weight`): 1 is as published.
+    """
 
     loss: str
     weight: float = 1.0
@@ -50,7 +53,13 @@ class Recipe:
     """One distillation setting; plain frozen data, JSON both ways.
 
     Args:
-        alpha: weight of the distillation terms, 0 (labels only) to 1 (teacher only).
+        alpha: weight of the distillation terms, 0 (labels only) to 1 (teacher only); at the first step.
+        alpha_schedule: how it runs over the training from there to `final_alpha`.
+        final_alpha: weight at the last step, unless the schedule is constant.
+        alpha_by_size: exponent of the student's share of the teacher's parameters by which alpha is multiplied; 0
+            leaves alpha alone, above it the smaller student listens less to the teacher, which it cannot follow.
+        ensemble: how several teachers answer as one.
+        teacher_shares: how much each teacher counts beside that; empty for all alike.
         temperature: temperature of the soft targets over the training.
         terms: distillation losses; their weighted sum is what alpha weighs.
         learning_rate: peak learning rate of SGD with Nesterov momentum 0.9, decayed by a cosine.
@@ -64,18 +73,29 @@ class Recipe:
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     batch_size: int = 64
+    alpha_schedule: str = "constant"
+    final_alpha: float = 0.0
+    alpha_by_size: float = 0.0
+    ensemble: str = "average"
+    teacher_shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(0 <= self.alpha <= 1, "recipe.alpha", self.alpha, "choose a weight from 0 to 1")
+        _require(self.ensemble in ENSEMBLES, "recipe.ensemble", self.ensemble, f"known: {', '.join(ENSEMBLES)}")
+        _require(
+            all(share >= 0 for share in self.teacher_shares) and (not self.teacher_shares or any(self.teacher_shares)),
+            "recipe.teacher_shares",
+            self.teacher_shares,
+            "give numbers from 0 up, not all of them 0",
+        )
+        for name in ("alpha", "final_alpha"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"recipe.{name}", value, "choose a weight from 0 to 1")
+        _require_schedule("recipe.alpha_schedule", self.alpha_schedule)
+        _require(0 <= self.alpha_by_size <= 1, "recipe.alpha_by_size", self.alpha_by_size, "choose 0 to 1")
         for name in ("start", "end"):
             value = getattr(self.temperature, name)
             _require(value > 0, f"recipe.temperature.{name}", value, "choose a temperature above 0")
-        _require(
-            self.temperature.schedule in SCHEDULES,
-            "recipe.temperature.schedule",
-            self.temperature.schedule,
-            f"known: {', '.join(SCHEDULES)}",
-        )
+        _require_schedule("recipe.temperature.schedule", self.temperature.schedule)
         for term in self.terms:
             _require(term.weight >= 0, "recipe.terms.weight", term.weight, "choose 0 or more")
         _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "choose a rate above 0")
@@ -84,7 +104,21 @@ class Recipe:
 
     def without_teacher(self) -> "Recipe":
         """The same training on the labels alone, for the comparison with and without distillation."""
-        return dataclasses.replace(self, alpha=0.0, terms=())
+        return dataclasses.replace(self, alpha=0.0, alpha_schedule="constant", terms=())
+
+    def alpha_at(self, progress: float, size: float = 1.0) -> float:
+        """Weight of the distillation terms: `schedule(progress) * min(1, size) ** alpha_by_size`.
+
+        Source: Cho and Hariharan 2019, On the Efficacy of Knowledge Distillation, and Mirzadeh 2020, Improved Knowledge
+        Distillation via Teacher Assistant: the further a student's capacity lies below the teacher's, the less it
+        gains from imitating it. A power of the ratio, as capacity is usually compared on a logarithmic scale.
+
+        Args:
+            progress: 0 at the first step, 1 at the last.
+            size: parameters of the student over those of the teacher.
+        """
+        scheduled = between(self.alpha_schedule, self.alpha, self.final_alpha, progress)
+        return scheduled * min(1.0, size) ** self.alpha_by_size
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dictionary."""
@@ -96,6 +130,7 @@ class Recipe:
         fields = dict(data)
         fields["temperature"] = Temperature(**data["temperature"])
         fields["terms"] = tuple(Term(**term) for term in data["terms"])
+        fields["teacher_shares"] = tuple(data.get("teacher_shares", ()))
         return cls(**fields)
 
 
@@ -109,12 +144,17 @@ class SimpleRecipes:
 
     Args:
         losses: losses on the logits to choose from.
-        alpha: range of the weight of the distillation terms.
+        alpha: range of the weight of the distillation terms, at the first step.
+        alpha_schedules: how it runs over the training; all but `constant` end at `final_alpha`.
+        final_alpha: range of the weight at the last step.
+        alpha_by_size: range of the exponent by which a student's smaller size lowers alpha; [0, 0] leaves it alone.
         temperature: range of the starting temperature.
-        schedules: temperature schedules to choose from; `linear` ends at `final_temperature`.
-        final_temperature: temperature at the end of a linear decay.
+        ensembles: how several teachers answer as one, to choose from.
+        schedules: temperature schedules to choose from; all but `constant` end at `final_temperature`.
+        final_temperature: temperature at the last step.
         hints: share the choice between recipes with a feature hint (true) and without (false).
-        hint_weight: range of the hint's weight, sampled on a log scale.
+        hint_losses: losses on a feature to choose from.
+        hint_weight: range of the hint's weight relative to its usual one, sampled on a log scale.
         taps: taps whose features a hint may match.
         learning_rate: range, sampled on a log scale.
         weight_decay: range, sampled on a log scale.
@@ -123,10 +163,15 @@ class SimpleRecipes:
 
     losses: tuple[str, ...] = ("kd",)
     alpha: Range = (0.3, 0.95)
+    alpha_schedules: tuple[str, ...] = ("constant",)
+    final_alpha: Range = (0.0, 1.0)
+    alpha_by_size: Range = (0.0, 0.0)
     temperature: Range = (2.0, 8.0)
+    ensembles: tuple[str, ...] = ("average",)
     schedules: tuple[str, ...] = ("constant", "linear")
     final_temperature: float = 1.0
     hints: tuple[bool, ...] = (False, True)
+    hint_losses: tuple[str, ...] = ("hint",)
     hint_weight: Range = (0.1, 10.0)
     taps: tuple[str, ...] = ("stage2", "stage3")
     learning_rate: Range = (0.03, 0.5)
@@ -134,23 +179,27 @@ class SimpleRecipes:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "temperature", "hint_weight", "learning_rate", "weight_decay"):
+        weights = ("alpha", "final_alpha", "alpha_by_size")
+        for name in (*weights, "temperature", "hint_weight", "learning_rate", "weight_decay"):
             low, high = getattr(self, name)
             _require(low <= high, f"recipes.{name}", [low, high], "give [low, high] with low <= high")
-            if name != "alpha":
+            if name in weights:
+                _require(low >= 0 and high <= 1, f"recipes.{name}", [low, high], "stay between 0 and 1")
+            else:
                 _require(low > 0, f"recipes.{name}", [low, high], "values start above 0")
-        _require(
-            self.alpha[0] >= 0 and self.alpha[1] <= 1,
-            "recipes.alpha",
-            list(self.alpha),
-            "stay between 0 and 1",
-        )
-        for schedule in self.schedules:
-            _require(schedule in SCHEDULES, "recipes.schedules", schedule, f"known: {', '.join(SCHEDULES)}")
-        known = [name for name, loss in LOSSES.items() if not loss.feature]
-        for name in self.losses:
-            _require(name in known, "recipes.losses", name, f"losses on logits: {', '.join(known)}")
-        _require(bool(self.losses), "recipes.losses", [], "list at least one loss")
+        for name in ("schedules", "alpha_schedules"):
+            for schedule in getattr(self, name):
+                _require_schedule(f"recipes.{name}", schedule)
+        for name in self.ensembles:
+            _require(name in ENSEMBLES, "recipes.ensembles", name, f"known: {', '.join(ENSEMBLES)}")
+        _require(bool(self.ensembles), "recipes.ensembles", [], "list at least one")
+        _require(bool(self.alpha_schedules), "recipes.alpha_schedules", [], "list at least one schedule")
+        for field, feature in (("losses", False), ("hint_losses", True)):
+            known = [name for name, loss in LOSSES.items() if loss.feature == feature]
+            chosen = getattr(self, field)
+            for name in chosen:
+                _require(name in known, f"recipes.{field}", name, f"known here: {', '.join(known)}")
+            _require(bool(chosen), f"recipes.{field}", [], "list at least one loss")
         _require(bool(self.schedules), "recipes.schedules", [], "list at least one schedule")
         _require(bool(self.hints), "recipes.hints", [], "list true, false or both")
         _require(self.final_temperature > 0, "recipes.final_temperature", self.final_temperature, "above 0")
@@ -166,13 +215,21 @@ class SimpleRecipes:
         """The recipe that the trial's suggestions describe."""
         schedule = _choose(trial, "temperature.schedule", self.schedules)
         start = _number(trial, "temperature.start", self.temperature)
-        end = self.final_temperature if schedule == "linear" else start
+        end = start if schedule == "constant" else self.final_temperature
+        alpha = _number(trial, "alpha", self.alpha)
+        alpha_schedule = _choose(trial, "alpha.schedule", self.alpha_schedules)
+        final_alpha = 0.0 if alpha_schedule == "constant" else _number(trial, "alpha.final", self.final_alpha)
         terms = [Term(_choose(trial, "loss", self.losses))]
         if _choose(trial, "hint", self.hints):
+            loss = _choose(trial, "hint.loss", self.hint_losses)
             tap = _choose(trial, "hint.tap", self.taps)
-            terms.append(Term("hint", _number(trial, "hint.weight", self.hint_weight, log=True), tap))
+            terms.append(Term(loss, _number(trial, "hint.weight", self.hint_weight, log=True), tap))
         return Recipe(
-            alpha=_number(trial, "alpha", self.alpha),
+            alpha=alpha,
+            alpha_schedule=alpha_schedule,
+            final_alpha=final_alpha,
+            alpha_by_size=_number(trial, "alpha.by_size", self.alpha_by_size),
+            ensemble=_choose(trial, "ensemble", self.ensembles),
             temperature=Temperature(schedule, start, end),
             terms=tuple(terms),
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),
@@ -184,8 +241,11 @@ class SimpleRecipes:
         """Teacher taps that some recipe of this space reads."""
         return self.taps if any(self.hints) else ()
 
+    def needed_losses(self) -> tuple[str, ...]:
+        """Losses on features that some recipe of this space uses."""
+        return self.hint_losses if any(self.hints) else ()
 
-SCHEDULES = ("constant", "linear")
+
 RECIPES: Registry[type] = Registry("recipe space", ("simple", SimpleRecipes))
 
 
@@ -195,6 +255,10 @@ def _choose(trial: Suggests, name: str, choices: tuple) -> Any:
 
 def _number(trial: Suggests, name: str, bounds: Range, log: bool = False) -> float:
     return bounds[0] if bounds[0] == bounds[1] else trial.suggest_float(name, *bounds, log=log)
+
+
+def _require_schedule(field: str, name: str) -> None:
+    _require(name in SCHEDULES, field, name, f"known: {', '.join(SCHEDULES)}")
 
 
 def _require(holds: bool, field: str, value: object, remedy: str) -> None:

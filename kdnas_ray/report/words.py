@@ -13,6 +13,9 @@ def recipe_words(recipe: Mapping[str, Any]) -> Pairs:
     rest = dict(recipe)
     alpha, temperature, terms = rest.pop("alpha"), rest.pop("temperature"), rest.pop("terms")
     pairs = [("loss", f"{alpha:.3g} × distillation + {1 - alpha:.3g} × labels (alpha {alpha:.3g})")]
+    schedule, final = rest.pop("alpha_schedule", "constant"), rest.pop("final_alpha", None)
+    if schedule != "constant":
+        pairs.append(("alpha", f"{alpha:.3g} to {final:.3g}, {schedule}"))
     pairs += [("distillation" if index == 0 else "", _term(term)) for index, term in enumerate(terms)]
     start, end = temperature["start"], temperature["end"]
     steady = temperature["schedule"] == "constant"

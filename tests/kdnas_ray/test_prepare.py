@@ -132,12 +132,12 @@ def test_costs_when_asked_again_then_are_remembered(monkeypatch):
 def test_knowledge_when_asked_again_then_nothing_is_computed_and_a_corrupt_bank_is_made_anew(tmp_path, run):
     made = planned(f"bank.cache={tmp_path / 'cache'}")
     said: list[str] = []
-    teacher, bank = knowledge(made, run, said.append)
+    (teacher,), bank = knowledge(made, run, said.append)
     assert [line for line in said if line.startswith("Training the teacher")]
     assert bank.logits.shape == (2, 1, 1079, 10)
 
     said.clear()
-    again, same = knowledge(made, run, said.append)
+    (again,), same = knowledge(made, run, said.append)
     assert said == ["Knowledge bank: 2 views of 1,079 samples, read from the cache"]
     assert again.digest == teacher.digest
     assert np.array_equal(same.logits, bank.logits)
@@ -174,12 +174,26 @@ def test_run_folder_when_it_exists_then_is_refused_and_an_empty_one_taken(tmp_pa
 
 def test_knowledge_when_the_runs_copy_of_the_teacher_is_damaged_then_says_so_and_takes_the_cached_one(tmp_path, run):
     made = planned(f"bank.cache={tmp_path / 'cache'}")
-    teacher, _ = knowledge(made, run, [].append)
+    (teacher,), _ = knowledge(made, run, [].append)
     save_teacher(run / "teacher", teacher)
     (run / "teacher" / "weights.safetensors").write_bytes(b"cut")
     said: list[str] = []
-    assert knowledge(made, run, said.append)[0].digest == teacher.digest
+    assert knowledge(made, run, said.append)[0][0].digest == teacher.digest
     assert "copy of its teacher cannot be used" in said[0]
+
+
+def test_knowledge_when_there_are_two_teachers_then_both_are_asked_and_both_have_to_fit(tmp_path, run):
+    other = "teachers.1={name: trained, stem: 4, widths: [4], depths: [1], epochs: 1, views: 2}"
+    made = planned(f"bank.cache={tmp_path / 'cache'}", other)
+    assert made.teacher_costs["params"] == resnet_params(4, [4, 6])  # the first one's
+    said: list[str] = []
+    teachers, bank = knowledge(made, run, said.append)
+    assert len({teacher.digest for teacher in teachers}) == 2
+    assert bank.logits.shape == (2, 2, 1079, 10)
+    assert "Knowledge bank: asking 2 teachers about 2 views of 1,079 samples" in said
+    alone = knowledge(planned(f"bank.cache={tmp_path / 'cache'}"), run, said.append)[1]
+    assert np.array_equal(alone.logits, bank.logits[:, :1])
+    assert refusal("teachers.1={name: folder, path: nowhere}").field == "path"
 
 
 def test_knowledge_when_the_cache_is_full_then_the_search_goes_on_without_it(tmp_path, run, monkeypatch):

@@ -14,8 +14,9 @@ from search_spaces.resnet import build_resnet, resnet_architecture
 from trainables import bank as banks
 from trainables import loop
 from trainables.bank import Bank
+from trainables.ensembles import ENSEMBLES
 from trainables.loop import DivergedError, Normalise, evaluate, start, train
-from trainables.losses import Loss
+from trainables.losses import LOSSES, Loss
 from trainables.recipe import Recipe, Temperature, Term
 from trainables.tasks.base import Split
 
@@ -162,14 +163,70 @@ def test_first_loss_is_the_weighted_sum_of_kd_and_cross_entropy(begin, go, bank,
     assert go(training, 1)[0]["train_loss"] == pytest.approx(0.6 * 1.75 * kd + 0.4 * ce, rel=1e-4)
 
 
-def test_several_teachers_teach_their_mean(begin, go, bank):
-    both = np.concatenate([bank.logits - 1, bank.logits + 1], axis=1)
-    two = dataclasses.replace(bank, logits=both)
-    mean = dataclasses.replace(bank, logits=both.astype(np.float32).mean(axis=1, keepdims=True))
-    first, second = begin(bank=two), begin(bank=mean)
+def test_several_teachers_that_agree_teach_as_one_and_a_share_of_0_leaves_one_out(begin, go, bank):
+    opposite = dataclasses.replace(bank, logits=np.concatenate([bank.logits, -bank.logits], axis=1))
+    alike = dataclasses.replace(bank, logits=np.concatenate([bank.logits, bank.logits], axis=1))
+    alone, agreed, left_out = (
+        begin(),
+        begin(bank=alike),
+        begin(dataclasses.replace(KD, teacher_shares=(1.0, 0.0)), bank=opposite),
+    )
+    misled = begin(bank=opposite)
+    losses = [
+        go(training, 1, bank=own)[0]["train_loss"]
+        for training, own in ((alone, bank), (agreed, alike), (left_out, opposite), (misled, opposite))
+    ]
+    assert losses[1:3] == pytest.approx([losses[0]] * 2, rel=1e-4)
+    assert losses[3] != pytest.approx(losses[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_ensemble_repeats_exactly(ensemble, begin, go, bank):
+    two = dataclasses.replace(bank, logits=np.concatenate([bank.logits, -bank.logits], axis=1))
+    first, second = (begin(dataclasses.replace(KD, ensemble=ensemble), bank=two) for _ in range(2))
     go(first, 1, bank=two)
-    go(second, 1, bank=mean)
-    assert first.curve[0]["train_loss"] == pytest.approx(second.curve[0]["train_loss"], rel=1e-4)
+    go(second, 1, bank=two)
+    assert equal(first, second)
+
+
+def test_start_raises_when_there_are_shares_for_other_teachers_than_the_bank_holds(begin):
+    with pytest.raises(KdnasError, match="the bank holds 1 teachers") as caught:
+        begin(dataclasses.replace(KD, teacher_shares=(0.5, 0.5)))
+    assert caught.value.field == "recipe.teacher_shares"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_falls_when_trained_at_its_usual_weight(name, begin, go):
+    # Alpha 1 for logits: what the student learns of the classes comes from the loss.
+    loss = LOSSES[name]
+    term = Term(name, tap="stage2" if loss.feature else None)
+    training = begin(dataclasses.replace(KD, alpha=1.0 if not loss.feature else 0.5, terms=(term,)), total_epochs=6)
+    assert ("0" in training.projectors) == loss.projected
+    curve = go(training, 6)
+    assert all(math.isfinite(point["train_loss"]) for point in curve)
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+    if not loss.feature:  # a feature alone teaches no classes
+        assert curve[-1]["val_accuracy"] > 0.3
+
+
+def test_alpha_that_falls_to_0_ends_with_the_labels_alone(begin, bank, task, normalise, monkeypatch):
+    seen: list[float] = []
+    real = Recipe.alpha_at
+    monkeypatch.setattr(Recipe, "alpha_at", lambda self, *given: seen.append(real(self, *given)) or seen[-1])
+    recipe = dataclasses.replace(KD, alpha=0.9, alpha_schedule="linear", final_alpha=0.0)
+    train(begin(recipe, total_epochs=1), bank, Split(bank.images[:20], bank.labels[:20]), task, normalise, 1)
+    assert seen[0] == 0.9
+    assert seen[-1] == 0.0
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_alpha_by_size_lowers_alpha_by_the_students_share_of_the_teachers_parameters(begin, go, bank):
+    (teacher,) = bank.teacher_params
+    params = sum(part.numel() for part in student().parameters())
+    scaled = begin(dataclasses.replace(KD, alpha=0.8, alpha_by_size=0.5))
+    by_hand = begin(dataclasses.replace(KD, alpha=0.8 * (params / teacher) ** 0.5))
+    assert 0 < params < teacher
+    assert go(scaled, 1) == go(by_hand, 1)
 
 
 def test_hint_trains_its_projector(begin, go):

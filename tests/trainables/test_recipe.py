@@ -50,7 +50,12 @@ def test_recipe_is_hashable_and_frozen():
         ({"alpha": float("nan")}, "recipe.alpha"),
         ({"temperature": Temperature("constant", 0.0)}, "recipe.temperature.start"),
         ({"temperature": Temperature("linear", 3.0, -1.0)}, "recipe.temperature.end"),
-        ({"temperature": Temperature("cosine")}, "recipe.temperature.schedule"),
+        ({"temperature": Temperature("quadratic")}, "recipe.temperature.schedule"),
+        ({"alpha_schedule": "quadratic"}, "recipe.alpha_schedule"),
+        ({"final_alpha": 1.5}, "recipe.final_alpha"),
+        ({"ensemble": "vote"}, "recipe.ensemble"),
+        ({"teacher_shares": (0.0, 0.0)}, "recipe.teacher_shares"),
+        ({"teacher_shares": (-1.0, 2.0)}, "recipe.teacher_shares"),
         ({"terms": (Term("kd", -1.0),)}, "recipe.terms.weight"),
         ({"terms": (Term("kd", float("nan")),)}, "recipe.terms.weight"),
         ({"learning_rate": 0.0}, "recipe.learning_rate"),
@@ -69,6 +74,44 @@ def test_temperature_runs_from_start_to_end_when_linear_and_stays_when_constant(
     linear, constant = Temperature("linear", 8.0, 2.0), Temperature("constant", 8.0, 2.0)
     assert [linear.at(progress) for progress in (0.0, 0.25, 1.0)] == [8.0, 6.5, 2.0]
     assert [constant.at(progress) for progress in (0.0, 0.25, 1.0)] == [8.0, 8.0, 8.0]
+
+
+def test_alpha_runs_from_alpha_to_final_alpha_as_its_schedule_says():
+    fixed = Recipe(alpha=0.8, final_alpha=0.2)
+    falling = Recipe(alpha=0.8, final_alpha=0.2, alpha_schedule="linear")
+    assert [fixed.alpha_at(progress) for progress in (0.0, 0.5, 1.0)] == [0.8, 0.8, 0.8]
+    assert [falling.alpha_at(progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([0.8, 0.5, 0.2])
+    assert falling.without_teacher().alpha_at(1.0) == 0
+
+
+def test_alpha_by_size_is_a_power_of_the_size_and_never_raises_alpha():
+    recipe = Recipe(alpha=0.8, alpha_by_size=0.5)
+    assert recipe.alpha_at(0.0, 0.25) == pytest.approx(0.4)
+    assert recipe.alpha_at(0.0, 4.0) == pytest.approx(0.8)
+    assert Recipe(alpha=0.8).alpha_at(0.0, 0.25) == 0.8
+
+
+def test_recipe_of_an_earlier_version_is_read_with_a_constant_alpha():
+    old = {
+        name: value for name, value in Recipe(0.4).to_json().items() if name not in ("alpha_schedule", "final_alpha")
+    }
+    assert Recipe.from_json(old) == Recipe(0.4)
+
+
+def test_simple_recipes_draw_losses_and_alpha_schedules_from_the_choices_given():
+    recipes = SimpleRecipes(
+        losses=("kd", "dist"),
+        hints=(True,),
+        hint_losses=("attention", "similarity"),
+        alpha_schedules=("constant", "cosine"),
+    )
+    drawn = [sample(recipes, random.Random(seed)) for seed in range(100)]  # type: ignore[arg-type]
+    assert {tuple(term.loss for term in recipe.terms) for recipe in drawn} == {
+        (first, second) for first in ("kd", "dist") for second in ("attention", "similarity")
+    }
+    assert {recipe.alpha_schedule for recipe in drawn} == {"constant", "cosine"}
+    assert all(recipe.final_alpha == 0 for recipe in drawn if recipe.alpha_schedule == "constant")
+    assert recipes.needed_losses() == ("attention", "similarity")
 
 
 def test_recipe_space_suggests_what_optuna_recorded_when_it_is_replayed(recipes):
@@ -131,7 +174,15 @@ def test_simple_recipes_need_no_tap_when_they_hold_no_hint():
         ({"hint_weight": (0.0, 2.0)}, "recipes.hint_weight"),
         ({"learning_rate": (float("nan"), 1.0)}, "recipes.learning_rate"),
         ({"weight_decay": (0.0, 1e-3)}, "recipes.weight_decay"),
-        ({"schedules": ("cosine",)}, "recipes.schedules"),
+        ({"schedules": ("quadratic",)}, "recipes.schedules"),
+        ({"alpha_schedules": ("quadratic",)}, "recipes.alpha_schedules"),
+        ({"alpha_schedules": ()}, "recipes.alpha_schedules"),
+        ({"final_alpha": (0.5, 1.5)}, "recipes.final_alpha"),
+        ({"losses": ("hint",)}, "recipes.losses"),
+        ({"losses": ()}, "recipes.losses"),
+        ({"hint_losses": ("kd",)}, "recipes.hint_losses"),
+        ({"ensembles": ("vote",)}, "recipes.ensembles"),
+        ({"ensembles": ()}, "recipes.ensembles"),
         ({"schedules": ()}, "recipes.schedules"),
         ({"hints": ()}, "recipes.hints"),
         ({"taps": ()}, "recipes.taps"),

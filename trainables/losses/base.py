@@ -22,11 +22,17 @@ class Loss:
 
     Args:
         function: the loss; its docstring is the entry's description.
-        feature: it reads one tap of both models; a projector maps the student's to the teacher's shape.
+        feature: it reads one tap of both models.
+        projected: a projector maps the student's feature to the teacher's shape first.
+        maps: it reads maps `[batch, C, h, w]` only.
+        weight: usual weight beside KD, as published or as toolboxes ship it; a recipe's weight multiplies it.
     """
 
     function: Callable[[Answer, Answer, Tensor, float], Tensor]
     feature: bool = False
+    projected: bool = False
+    maps: bool = False
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         # `kdnas list losses` describes an entry by its docstring: the function's, not this class's.
@@ -41,6 +47,18 @@ def check_shapes(student: Tensor, teacher: Tensor) -> None:
     """
     if student.shape != teacher.shape:
         raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ in shape")
+
+
+def same_resolution(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps averaged down to the smaller height and width of the two.
+
+    Raises:
+        ValueError: one is no map `[batch, C, h, w]`.
+    """
+    if student.dim() != 4 or teacher.dim() != 4:
+        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must be maps [N, C, h, w]")
+    size = tuple(map(min, student.shape[2:], teacher.shape[2:]))
+    return _shrink(student, size), _shrink(teacher, size)
 
 
 class Projector(nn.Module):
@@ -59,7 +77,7 @@ class Projector(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Projected student feature and teacher feature, of one shape."""
         if self.size:
-            student, teacher = (_shrink(x, self.size) for x in (student, teacher))
+            student, teacher = same_resolution(student, teacher)
         return self.linear(student), teacher
 
 

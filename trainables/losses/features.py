@@ -1,9 +1,11 @@
-"""Which losses teach through the teacher's inner features?"""
+"""Which losses teach through the teacher's inner features, sample by sample?"""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.base import Answer, check_shapes
+from trainables.losses.base import Answer, check_shapes, same_resolution
+
+EPSILON = 1e-7
 
 
 def hint(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
@@ -25,3 +27,121 @@ def hint(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -
     """
     check_shapes(student.feature, teacher.feature)
     return F.mse_loss(student.feature, teacher.feature.detach())
+
+
+def normalised_hint(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Squared distance between the features scaled to length 1: their direction counts, not their size; scalar.
+
+    `mean_i ||s_i / |s_i| - t_i / |t_i| ||^2`, over flattened features.
+
+    Source: Tian 2020, Contrastive Representation Distillation, section 3.1 (unit-norm representations), with the
+    squared error of Romero 2015.
+
+    Args:
+        student: feature `[batch, C, h, w]` or `[batch, C]`, already projected to the teacher's C.
+        teacher: feature of the same shape.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.feature, teacher.feature)
+    s, t = (F.normalize(feature.flatten(1), dim=1) for feature in (student.feature, teacher.feature.detach()))
+    return (s - t).square().sum(dim=1).mean()
+
+
+def attention(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Mean squared error between attention maps: where the feature is strong, whatever the channels; scalar.
+
+    `mean((a(s) - a(t))^2)` with `a(x)` the mean over channels of `x^2`, flattened and scaled to length 1.
+
+    Source: Zagoruyko 2017, Paying More Attention to Attention, eq. 2 (p = 2).
+
+    Args:
+        student: feature `[batch, c, h, w]`.
+        teacher: feature `[batch, C, H, W]`; the larger map is averaged down to the smaller.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: a feature is no map.
+    """
+    s, t = same_resolution(student.feature, teacher.feature.detach())
+    a, b = (F.normalize(feature.square().mean(dim=1).flatten(1), dim=1) for feature in (s, t))
+    return F.mse_loss(a, b)
+
+
+def nst(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Maximum mean discrepancy between the channels' activation patterns; scalar.
+
+    `mean K(t, t) + mean K(s, s) - 2 mean K(s, t)` with `K(x, y) = (x . y)^2` over the channels' maps scaled to
+    length 1; mean over the batch.
+
+    Source: Huang and Wang 2017, Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, eq. 6.
+
+    Args:
+        student: feature `[batch, c, h, w]`.
+        teacher: feature `[batch, C, H, W]`; the larger map is averaged down to the smaller.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: a feature is no map.
+    """
+    s, t = (F.normalize(x.flatten(2), dim=2) for x in same_resolution(student.feature, teacher.feature.detach()))
+    kernel = [(a @ b.transpose(1, 2)).square().mean() for a, b in ((t, t), (s, s), (s, t))]
+    return kernel[0] + kernel[1] - 2 * kernel[2]
+
+
+def channel_wise(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Divergence of each channel's map as a distribution over places, times the temperature squared; scalar.
+
+    `T^2 / C * sum_c KL(softmax(t_c / T) || softmax(s_c / T))` over the places of channel c, mean over the batch.
+
+    Source: Shu 2021, Channel-wise Knowledge Distillation for Dense Prediction, eq. 4.
+
+    Args:
+        student: feature `[batch, C, h, w]`, already projected to the teacher's C.
+        teacher: feature of the same shape.
+        labels: not used.
+        temperature: above 0; 1 to 4 in the paper.
+
+    Raises:
+        ValueError: the shapes differ, or the features are no maps.
+    """
+    check_shapes(student.feature, teacher.feature)
+    same_resolution(student.feature, teacher.feature)
+    s, t = (
+        F.log_softmax(x.flatten(2) / temperature, dim=2).flatten(0, 1)
+        for x in (student.feature, teacher.feature.detach())
+    )
+    return F.kl_div(s, t, reduction="batchmean", log_target=True) * temperature**2
+
+
+def pearson_features(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Mean squared error between features standardised a channel: one minus their Pearson correlation; scalar.
+
+    `mean((z(s) - z(t))^2) / 2` with `z` to mean 0 and deviation 1 over batch and places of each channel.
+
+    Source: Cao 2022, PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient,
+    eq. 4.
+
+    Args:
+        student: feature `[batch, C, h, w]` or `[batch, C]`, already projected to the teacher's C.
+        teacher: feature of the same shape.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.feature, teacher.feature)
+    s, t = (_channels_standardised(x) for x in (student.feature, teacher.feature.detach()))
+    return F.mse_loss(s, t) / 2
+
+
+def _channels_standardised(x: Tensor) -> Tensor:
+    rows = x.transpose(0, 1).flatten(1)  # [C, batch * places]
+    centred = rows - rows.mean(dim=1, keepdim=True)
+    return centred / (centred.square().mean(dim=1, keepdim=True) + EPSILON).sqrt()

@@ -1,9 +1,12 @@
 """Which losses teach through the teacher's logits?"""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.losses.base import Answer, check_shapes
+
+EPSILON = 1e-7
 
 
 def kd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
@@ -24,6 +27,125 @@ def kd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> 
         ValueError: the shapes differ.
     """
     check_shapes(student.logits, teacher.logits)
-    soft_student = F.log_softmax(student.logits / temperature, dim=1)
-    soft_teacher = F.log_softmax(teacher.logits.detach() / temperature, dim=1)
+    return _softened_divergence(student.logits, teacher.logits.detach(), temperature)
+
+
+def dkd(
+    student: Answer, teacher: Answer, labels: Tensor, temperature: float, alpha: float = 1.0, beta: float = 8.0
+) -> Tensor:
+    """Decoupled KD: the divergence about the true class and that among the other classes, weighted apart; scalar.
+
+    `T^2 * (alpha * KL(b_t || b_s) + beta * KL(q_t || q_s))` with `b = (p_true, 1 - p_true)` and `q` the softened
+    probabilities of the other classes alone; mean over the batch. Plain KD ties beta to `1 - p_true` of the teacher,
+    so that a sure teacher says nothing about the other classes.
+
+    Source: Zhao 2022, Decoupled Knowledge Distillation, eq. 7.
+
+    Args:
+        student: logits `[batch, classes]`, at least two classes.
+        teacher: logits `[batch, classes]`.
+        labels: true classes `[batch]`.
+        temperature: above 0; 4 in the paper.
+        alpha: weight of the part about the true class.
+        beta: weight of the part among the others; 8 for CIFAR-100, 0.5 for ImageNet in the paper.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    true = F.one_hot(labels, student.logits.shape[1]).bool()
+    target, others = [], []
+    for logits in (student.logits, teacher.logits.detach()):
+        log_p = F.log_softmax(logits / temperature, dim=1)
+        rest = log_p.masked_fill(true, -torch.inf)
+        rest_sum = rest.logsumexp(dim=1)
+        target.append(torch.stack([log_p[true], rest_sum], dim=1))
+        others.append((rest - rest_sum[:, None]).masked_fill(true, 0.0))
+    target_part = F.kl_div(target[0], target[1], reduction="batchmean", log_target=True)
+    weights = others[1].exp().masked_fill(true, 0.0)
+    others_part = (weights * (others[1] - others[0])).sum(dim=1).mean()
+    return temperature**2 * (alpha * target_part + beta * others_part)
+
+
+def dist(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """One minus the Pearson correlation with the teacher, across classes and across the batch; scalar.
+
+    `T^2 * (mean_i(1 - r(s_i, t_i)) + mean_k(1 - r(s_:k, t_:k)))` on the softened probabilities: a student may match
+    the teacher's relations instead of its exact values, which a much smaller one cannot.
+
+    Source: Huang 2022, Knowledge Distillation from a Stronger Teacher, eqs. 8 to 10 (both weights 1).
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`.
+        labels: not used.
+        temperature: above 0; 1 in the paper.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    s, t = (F.softmax(logits / temperature, dim=1) for logits in (student.logits, teacher.logits.detach()))
+    return temperature**2 * ((1 - _pearson(s, t)).mean() + (1 - _pearson(s.T, t.T)).mean())
+
+
+def kd_standardised(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """KD on logits with mean 0 and deviation 1 a sample: the student need not match their range; scalar.
+
+    `T^2 * KL(softmax(z(t) / T) || softmax(z(s) / T))` with `z(x) = (x - mean(x)) / std(x)` over the classes.
+
+    Source: Sun 2024, Logit Standardization in Knowledge Distillation, algorithm 1.
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`.
+        labels: not used.
+        temperature: above 0; 2 in the paper.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    return _softened_divergence(_standardised(student.logits), _standardised(teacher.logits.detach()), temperature)
+
+
+def nkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float, gamma: float = 1.5) -> Tensor:
+    """Normalised KD: soft cross-entropy on the true class, and on the others after they are made to sum to 1; scalar.
+
+    `-t_true log s_true - gamma * T^2 * sum_{k != true} q_k(t) log q_k(s)`, mean over the batch, with `q` the softened
+    probabilities of the other classes alone. Never zero: it is a cross-entropy.
+
+    Source: Yang 2023, From Knowledge Distillation to Self-Knowledge Distillation, eq. 6.
+
+    Args:
+        student: logits `[batch, classes]`, at least two classes.
+        teacher: logits `[batch, classes]`.
+        labels: true classes `[batch]`.
+        temperature: of the part among the other classes, above 0; 1 in the paper.
+        gamma: weight of that part.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    t = teacher.logits.detach()
+    true = F.one_hot(labels, t.shape[1]).bool()
+    target = -F.softmax(t, dim=1)[true] * F.log_softmax(student.logits, dim=1)[true]
+    lowest = torch.finfo(t.dtype).min
+    log_q = F.log_softmax((student.logits / temperature).masked_fill(true, lowest), dim=1).masked_fill(true, 0.0)
+    q = F.softmax((t / temperature).masked_fill(true, lowest), dim=1)
+    return target.mean() - gamma * temperature**2 * (q * log_q).sum(dim=1).mean()
+
+
+def _softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    soft_student, soft_teacher = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
     return F.kl_div(soft_student, soft_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _standardised(logits: Tensor) -> Tensor:
+    return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + EPSILON)
+
+
+def _pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation of each row of a with that of b, `[rows]`."""
+    return F.cosine_similarity(a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True), dim=1, eps=EPSILON)
