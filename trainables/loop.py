@@ -137,8 +137,8 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
             remedy="give a share for each of them, or none",
         )
     optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
-    teacher = next(iter(bank.teacher_params), 0)
-    size = sum(part.numel() for part in model.parameters()) / teacher if teacher else 1.0
+    params = sum(part.numel() for part in model.parameters())
+    size = params / bank.teacher_params[0] if any(bank.teacher_params[:1]) else 1.0
     return Training(model, recipe, seed, total_epochs, projectors, optimizer, size=size)
 
 

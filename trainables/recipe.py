@@ -122,7 +122,11 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dictionary."""
-        return dataclasses.asdict(self) | {"terms": [dataclasses.asdict(term) for term in self.terms]}
+        lists = {
+            "terms": [dataclasses.asdict(term) for term in self.terms],
+            "teacher_shares": list(self.teacher_shares),
+        }
+        return dataclasses.asdict(self) | lists
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Recipe":
