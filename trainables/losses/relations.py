@@ -102,17 +102,32 @@ def _vectors(student: Answer, teacher: Answer) -> tuple[Tensor, Tensor]:
     return student.feature.flatten(1), teacher.feature.detach().flatten(1)
 
 
-def _relative_distances(x: Tensor) -> Tensor:
-    squared = (x[:, None] - x[None]).square().sum(dim=2)
-    apart = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+def _inner(x: Tensor) -> Tensor:
+    """Inner products `[batch, batch]`; all below follows from them, which is much cheaper than from differences."""
+    centred = x - x.mean(dim=0)  # moves no distance and no angle, and keeps the rounding small
+    return centred @ centred.T
+
+
+def _distances(inner: Tensor) -> Tensor:
+    own = inner.diagonal()
+    squared = own[:, None] + own[None] - 2 * inner
     # The root has no slope at 0, where the diagonal lies.
-    distances = squared.masked_fill(~apart, 1.0).clamp_min(EPSILON**2).sqrt().masked_fill(~apart, 0.0)
-    return distances / distances[apart].mean().clamp_min(EPSILON)
+    same = torch.eye(len(inner), dtype=torch.bool, device=inner.device) | (squared <= EPSILON**2)
+    return squared.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)
+
+
+def _relative_distances(x: Tensor) -> Tensor:
+    distances = _distances(_inner(x))
+    return distances / (distances.sum() / max(1, len(x) * (len(x) - 1))).clamp_min(EPSILON)
 
 
 def _angles(x: Tensor) -> Tensor:
-    apart = F.normalize(x[None] - x[:, None], dim=2, eps=EPSILON)
-    return torch.bmm(apart, apart.transpose(1, 2))
+    """Cosine at corner i of every triangle i, j, k: `[batch, batch, batch]`; 0 where two corners are the same."""
+    inner = _inner(x)
+    distances = _distances(inner)
+    corner = inner[None] - inner[:, :, None] - inner[:, None, :] + inner.diagonal()[:, None, None]
+    sides = distances[:, :, None] * distances[:, None, :]
+    return torch.where(sides > 0, corner / sides.masked_fill(sides == 0, 1.0), 0.0)
 
 
 def _gaussian_kernel(x: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
