@@ -259,9 +259,21 @@ def check_constraints(
     sample: Callable[[], Any],
     costs: Callable[[Any], dict[str, int]],
     bounds: Mapping[str, float],
+    shares: str = "",
     tries: int = 200,
 ) -> None:
-    """Raises unless some architecture drawn by `sample` keeps all bounds; says how close the best came."""
+    """Raises unless some architecture drawn by `sample` keeps all bounds; says how close the best came.
+
+    Args:
+        sample: draws an architecture.
+        costs: of an architecture.
+        bounds: largest allowed value of each number.
+        shares: where bounds come from that the configuration gives as shares, for the message.
+        tries: how many are drawn.
+
+    Raises:
+        KdnasError: none keeps the bounds.
+    """
     closest: tuple[float, dict[str, int]] | None = None
     for _ in range(tries):
         found = costs(sample())
@@ -272,8 +284,10 @@ def check_constraints(
             closest = (worst, found)
     assert closest is not None
     enough = ", ".join(f"{name}: {max(closest[1][name], round(bound))}" for name, bound in bounds.items())
+    source = f" ({shares})" if shares else ""
     raise KdnasError(
-        f"none of {tries} architectures drawn from the space keeps them; the closest: {_over_text(closest[1], bounds)}",
+        f"none of {tries} architectures drawn from the space keeps them{source}; "
+        f"the closest: {_over_text(closest[1], bounds)}",
         field="constraints",
         value={name: round(bound) for name, bound in bounds.items()},
         remedy=f"loosen the constraint (constraints='{{{enough}}}' would do) or offer smaller choices in the space",

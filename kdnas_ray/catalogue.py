@@ -7,10 +7,11 @@ from search_spaces import SPACES, Registry
 from trainables.ensembles import ENSEMBLES
 from trainables.evaluators import EVALUATORS
 from trainables.losses import LOSSES
+from trainables.matching import MATCHES
 from trainables.recipe import RECIPES
-from trainables.schedules import SCHEDULES
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS
+from trainables.weighting import ALPHAS, TEMPERATURES
 
 CATALOGUE: Registry[Registry] = Registry(
     "kind of entry",
@@ -19,8 +20,9 @@ CATALOGUE: Registry[Registry] = Registry(
     ("teachers", TEACHERS),
     ("recipes", RECIPES),
     ("losses", LOSSES),
-    ("alpha", SCHEDULES),
-    ("temperature", SCHEDULES),
+    ("matches", MATCHES),
+    ("alpha", ALPHAS),
+    ("temperature", TEMPERATURES),
     ("ensembles", ENSEMBLES),
     ("samplers", SAMPLERS),
     ("schedulers", SCHEDULERS),

@@ -133,13 +133,17 @@ def list_(
     if kind is None:
         raise KdnasError("say what to list", field="KIND", remedy=f"one of {', '.join(KINDS)}")
 
+    if kind not in KINDS:
+        raise KdnasError("no such list", field="KIND", value=kind, remedy=f"one of {', '.join(KINDS)}")
     rows = catalogue(kind)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['source']}]" if row["source"] else ""))
+        reads = f"{row['reads']:<11}" if "reads" in row else ""
+        source = f"  [{row['source']}]" if row["source"] else ""
+        typer.echo(f"{row['name']:<{width}}  {reads}{row['summary']}{source}")
 
 
 @app.command()

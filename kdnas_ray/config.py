@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -30,6 +30,15 @@ from trainables.recipe import RECIPES
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS
 
+WANTED = {  # pydantic's name for a mistake: what to write instead
+    "tuple_type": "give a list, such as [0.3, 0.9]",
+    "list_type": "give a list, such as [trained]",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+}
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
 
 
@@ -56,7 +65,7 @@ class _Choice:
         name = options.pop("name", self._default)
         if not isinstance(name, str) or name not in self._registry:
             raise _misspelt(f"unknown {self._registry.kind}", self._field, name, list(self._registry))
-        return _validated(self._registry[name], options, self._field)
+        return _validated(self._registry[name], _listed(self._registry[name], options), self._field)
 
     def dump(self, value: Any) -> dict[str, Any]:
         """Name and options of the entry; `parse` takes it back."""
@@ -73,6 +82,19 @@ class _Choice:
             schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
             schemas.append(schema)
         return {"anyOf": schemas, "default": self._default}
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Safe YAML where a key that comes twice is an error, not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Mapping of the node."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} comes twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 class _Section(BaseModel):
@@ -145,7 +167,7 @@ class Retrain(_Section):
     """How many; 0 to leave it out."""
     epochs: int | None = Field(strict=True, default=None, ge=1)
     """Length of the full training; null for the scheduler's max_epochs."""
-    seeds: int = Field(strict=True, default=3, ge=1)
+    seeds: int = Field(strict=True, default=3, ge=1, le=1000)
     """Trainings of each finalist with different seeds; results are given with their spread."""
 
 
@@ -177,6 +199,9 @@ class SearchConfig(_Section):
 
     @model_validator(mode="after")
     def _known_numbers(self) -> "SearchConfig":
+        if len(self.teachers) == 1 and len(getattr(self.recipes, "ensembles", ())) > 1:
+            # One teacher alone answers the same under every policy: no decision for the sampler.
+            object.__setattr__(self, "recipes", dataclasses.replace(self.recipes, ensembles=("average",)))
         if not self.teachers:
             raise KdnasError("there is none", field="teachers", value=[], remedy="list at least one teacher")
         for name in self.objectives:
@@ -193,6 +218,12 @@ class SearchConfig(_Section):
             if name not in CONSTRAINABLE:
                 raise _misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
         return self
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise _refusal(error, SearchConfig, "") from error
 
     def resolved(self) -> dict[str, Any]:
         """Plain nested dictionary with every default filled in, paths absolute; `read` takes it back."""
@@ -218,18 +249,20 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         KdnasError: the file is missing, is not YAML, or holds something invalid.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf8"))
+        data = yaml.load(path.read_text(encoding="utf8"), _OnceLoader)  # noqa: S506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise KdnasError(
             f"cannot be read ({first_line(error)})",
             field="CONFIG",
             value=str(path),
-            remedy="`kdnas init` writes a configuration",
+            remedy="`kdnas init` writes a configuration; an override is key=value",
         ) from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
-        raise KdnasError(f"is not valid YAML{line}", field="CONFIG", value=str(path)) from error
+        problem = getattr(error, "problem", None)
+        why = f" ({problem})" if problem else ""
+        raise KdnasError(f"is not valid YAML{line}{why}", field="CONFIG", value=str(path)) from error
     if data is not None and not isinstance(data, Mapping):
         raise KdnasError("holds no keys", field="CONFIG", value=str(path), remedy="see `kdnas init`")
     return read(data, overrides)
@@ -244,7 +277,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise KdnasError("an override is key.path=value", field="override", value=override)
+        remedy = "for example budget.trials=50"
+        raise KdnasError("an override is key.path=value", field="override", value=override, remedy=remedy)
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
@@ -253,7 +287,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         ) from error
     here: Any = data
     for key, following in zip(keys, [*keys[1:], None], strict=True):
-        step: Any = int(key) if isinstance(here, list) and key.isdigit() else key
+        step: Any = int(key) if isinstance(here, list) and key.isdecimal() else key
         if isinstance(here, list) and not isinstance(step, int):
             raise KdnasError("a list is addressed by numbers", field=path, value=key, remedy="for example teachers.0")
         if isinstance(step, int) and step > len(here):
@@ -264,10 +298,12 @@ def _override(data: dict[str, Any], override: str) -> None:
             here[step] = value
             return
         child = here[step] if isinstance(step, int) else here.get(step)
+        if key in CONSTRAINABLE and isinstance(child, (int, float)):  # `params: 5000` written short
+            child = {"max": child}
         if isinstance(child, str):  # `space: resnet` written short: keep the name, add the option
             child = {"name": child}
         if not isinstance(child, (dict, list)):
-            child = [] if following.isdigit() else {}
+            child = [] if following.isdecimal() else {}
         here[step] = child
         here = child
 
@@ -276,20 +312,37 @@ def _validated(target: Any, value: Any, field: str) -> Any:
     try:
         return TypeAdapter(_strict(target)).validate_python(value)
     except ValidationError as error:
-        # A misspelt key comes first: it also leaves the right one missing.
-        first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
-        path = ".".join(part for part in (field, *map(str, first["loc"])) if part)
-        if first["type"] in UNKNOWN_KEY:
-            owner = _owner(target, first["loc"][:-1])
-            raise _misspelt("unknown key", path, first["input"], _keys(owner), str(first["loc"][-1])) from error
-        if first["type"] in ("missing", "missing_argument"):
-            raise KdnasError("is required", field=path, remedy="give it a value") from error
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] in ("model_type", "dataclass_type"):
-            message = f"give an object with keys of: {', '.join(_keys(_owner(target, first['loc'])))}"
-        value = None if isinstance(first["input"], (dict, BaseModel)) else first["input"]
-        value = shown_uri(value) if isinstance(value, str) else value
-        raise KdnasError("invalid value", field=path, value=value, remedy=message) from error
+        raise _refusal(error, target, field) from error
+
+
+def _refusal(error: ValidationError, target: Any, field: str) -> KdnasError:
+    # A misspelt key comes first: it also leaves the right one missing.
+    first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
+    path = ".".join(part for part in (field, *map(str, first["loc"])) if part)
+    if first["type"] in UNKNOWN_KEY:
+        owner = _owner(target, first["loc"][:-1])
+        return _misspelt("unknown key", path, first["input"], _keys(owner), str(first["loc"][-1]))
+    if first["type"] in ("missing", "missing_argument"):
+        return KdnasError("is required", field=path, remedy="give it a value")
+    message = WANTED.get(first["type"], first["msg"].removeprefix("Value error, "))
+    if first["type"] in ("model_type", "dataclass_type"):
+        message = f"give an object with keys of: {', '.join(_keys(_owner(target, first['loc'])))}"
+        if _owner(target, first["loc"]) is Bound:
+            message = "give a number (the largest allowed) or, as a share of the teacher's, {of_teacher: 0.1}"
+    value = None if isinstance(first["input"], (dict, BaseModel)) else first["input"]
+    value = shown_uri(value) if isinstance(value, str) else value
+    return KdnasError("invalid value", field=path, value=value, remedy=message)
+
+
+def _listed(entry: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with a single value where a list is meant: `alpha=0.5` fixes a range, `losses=dkd` a choice."""
+    kinds = {field.name: field.type for field in dataclasses.fields(entry)}
+    found = dict(options)
+    for name, value in options.items():
+        if get_origin(kinds.get(name)) is tuple and isinstance(value, (str, int, float)):
+            parts = get_args(kinds[name])
+            found[name] = [value] * (1 if Ellipsis in parts else len(parts))
+    return found
 
 
 def _plain(value: Any) -> Any:

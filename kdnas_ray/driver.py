@@ -412,7 +412,8 @@ def _announce(run: Path, config: SearchConfig) -> None:
 
 def _new_name() -> Path:
     name = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    return next(path for path in (name, *(Path(f"{name}-{n}") for n in itertools.count(2))) if not path.exists())
+    others = (Path(f"{name}-{n}") for n in itertools.count(2))
+    return next(path for path in itertools.chain([name], others) if not path.exists())
 
 
 def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> None:

@@ -22,7 +22,7 @@ from search_spaces import SPACES, RunError
 from trainables.candidate import Candidate
 from trainables.distill import Shared, open_training
 from trainables.files import whole_folder
-from trainables.loop import Normalise, evaluate, train
+from trainables.loop import DivergedError, Normalise, evaluate, train
 from trainables.model_files import save_student
 from trainables.tasks.base import Split
 
@@ -75,8 +75,11 @@ def retrain_epochs(config: SearchConfig) -> int:
 
 
 def read_retrained(run: Path) -> list[dict[str, Any]]:
-    """Lines of retrained.jsonl of the longest training there is: only equal lengths can be compared."""
-    rows = read_jsonl(run / "retrained.jsonl")
+    """Lines of retrained.jsonl of the longest training there is: only equal lengths can be compared.
+
+    Trainings that diverged are left out.
+    """
+    rows = [row for row in read_jsonl(run / "retrained.jsonl") if "failure" not in row]
     longest = max((row["epochs"] for row in rows), default=0)
     return [row for row in rows if row["epochs"] == longest]
 
@@ -183,9 +186,13 @@ def _run_jobs(
                     remedy=f"`kdnas resume {run}` tries it again",
                 ) from error
             append_jsonl(run / "retrained.jsonl", row)
+            done += 1
+            if "failure" in row:
+                kd = "with" if job.with_kd else "without"
+                say(f"Retraining {row['id']} {kd} KD, seed {row['seed']}, failed: {row['failure']}")
+                continue
             kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy")
             tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept}})
-            done += 1
             say(f"Retraining: {done} of {len(jobs)} done")
     for reference in waiting:
         ray.cancel(reference, force=True)
@@ -199,18 +206,23 @@ def _retrain_one(
     candidate = Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
     normalise = Normalise(shared.mean, shared.std)
     training = open_training(shared, candidate, epochs)
-    curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
-    _, accuracy = evaluate(training.model, test, shared.task, normalise)
-    if job.with_kd:
-        architecture = candidate.architecture.to_json()
-        place = Path(folder) / _folder_name(candidate.id, job.seed, epochs)
-        save_student(place, training.model, meta | {"architecture": architecture})
-    return {
+    facts = {
         "id": candidate.id,
         "seed": job.seed,
         "repeat": job.repeat,
         "with_kd": job.with_kd,
         "epochs": epochs,
+    }
+    try:
+        curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
+    except DivergedError as error:  # one training's fault, and the same each time
+        return facts | {"failure": str(error), "val_accuracy": None, "test_accuracy": None}
+    _, accuracy = evaluate(training.model, test, shared.task, normalise)
+    if job.with_kd:
+        architecture = candidate.architecture.to_json()
+        place = Path(folder) / _folder_name(candidate.id, job.seed, epochs)
+        save_student(place, training.model, meta | {"architecture": architecture})
+    return facts | {
         "val_accuracy": curve[-1]["val_accuracy"],
         "test_accuracy": accuracy,
         "train_s": training.train_s,

@@ -17,7 +17,7 @@ from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.counting import count, count_model
 from kdnas_ray.objectives import limits
 from kdnas_ray.runs import check_creatable
-from search_spaces import Architecture, KdnasError, first_line, sample, tap_shapes
+from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
 from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank
@@ -62,7 +62,7 @@ def plan(config: SearchConfig) -> Plan:
     shape, classes = data.shape, len(data.classes)
     check_fits(config.task.augmentation, *shape[1:])
     _check_batch(config, data)
-    model, *_ = [build_teacher(settings, shape, classes) for settings in config.teachers]  # all of them must fit
+    model, *_ = [_built(config, index, shape, classes) for index in range(len(config.teachers))]  # all must fit
     taps = tuple(config.recipes.needed_taps())
     teacher_shapes = check_taps(model, shape, taps)
     _check_student_taps(config, data, teacher_shapes)
@@ -76,8 +76,22 @@ def plan(config: SearchConfig) -> Plan:
         return known[architecture]
 
     rng = random.Random(config.seed)
-    check_constraints(lambda: sample(config.space, rng), costs, bounds)
+    shares = ", ".join(
+        f"{name}: {bound.of_teacher:g} of the teacher's {teacher_costs[name]:,}"
+        for name, bound in config.constraints.items()
+        if bound.of_teacher is not None
+    )
+    check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
     return Plan(config, data, teacher_costs, bounds, taps, costs)
+
+
+def _built(config: SearchConfig, index: int, shape: Shape, classes: int) -> nn.Module:
+    try:
+        return build_teacher(config.teachers[index], shape, classes)
+    except KdnasError as error:
+        key = error.field.removeprefix("teachers").lstrip(".")
+        field = ".".join(part for part in ("teachers", str(index), key) if part)
+        raise KdnasError(error.problem, field=field, value=error.value, remedy=error.remedy) from error
 
 
 def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
@@ -86,7 +100,7 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
     cache = cache_folder(config.bank.cache)
     teachers = [
         _own_teacher(teacher_folder(run, index), say)
-        or obtain(settings, data, config.task, seed=config.seed, cache=cache, say=say)
+        or obtain(settings, data, config.task, seed=config.seed + index, cache=cache, say=say)
         for index, settings in enumerate(config.teachers)
     ]
     augmentation, views = config.task.augmentation, config.bank.views

@@ -56,10 +56,16 @@ class Registry(Mapping[str, T]):
         raise KdnasError(f"not a registered {self.kind}", field=self.kind, value=type(entry).__name__)
 
     def describe(self) -> list[dict[str, str]]:
-        """Name, summary (first line of the docstring) and source (its `Source:` line) of every entry."""
+        """Name, summary (first line of the docstring) and source (its `Source:` paragraph) of every entry.
+
+        Where an entry says what it `reads` (losses), that too.
+        """
         rows = []
         for name, entry in self._entries.items():
-            lines = (inspect.getdoc(entry) or "").splitlines()
-            source = next((line.removeprefix("Source:").strip() for line in lines if line.startswith("Source:")), "")
-            rows.append({"name": name, "summary": lines[0] if lines else "", "source": source})
+            text = inspect.getdoc(entry) or ""
+            paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+            source = next((part.removeprefix("Source: ") for part in paragraphs if part.startswith("Source: ")), "")
+            row = {"name": name, "summary": text.partition("\n")[0], "source": source}
+            reads = getattr(entry, "reads", None)
+            rows.append(row | {"reads": reads} if isinstance(reads, str) else row)
         return rows

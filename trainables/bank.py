@@ -22,7 +22,7 @@ from trainables.augment import Augmentation, Transforms, apply, draw
 from trainables.files import whole_folder
 from trainables.tasks.base import Split
 
-FORMAT = 2
+FORMAT = 3
 INFERENCE_BATCH = 512
 
 
@@ -35,19 +35,22 @@ class Batch:
         labels: `[batch]` int64.
         logits: `[T, batch, K]` float32, the teachers' answers to exactly these images.
         taps: teacher features `{name: [batch, …]}` float32.
+        samples: their positions in the training data, `[batch]` int64.
     """
 
     images: Tensor
     labels: Tensor
     logits: Tensor
     taps: dict[str, Tensor]
+    samples: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on this device."""
         if device == self.images.device:
             return self
         taps = {name: value.to(device) for name, value in self.taps.items()}
-        return Batch(self.images.to(device), self.labels.to(device), self.logits.to(device), taps)
+        images, labels, logits, samples = (x.to(device) for x in (self.images, self.labels, self.logits, self.samples))
+        return Batch(images, labels, logits, taps, samples)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Bank:
                 name: torch.from_numpy(np.take(self.taps[name][view], indices, axis=0).astype(np.float32))
                 for name in taps
             },
+            samples=torch.from_numpy(np.asarray(indices, dtype=np.int64)),
         )
 
 
@@ -140,6 +144,7 @@ def build(
         KdnasError: a transform does not fit the images, or a teacher answers with NaN.
     """
     bank = without_teacher(split, augmentation=augmentation, views=views, seed=seed)
+    taps = tuple(dict.fromkeys(taps))
     if not teachers:
         return bank
     seen: list[dict[str, np.ndarray]] = []
@@ -178,7 +183,12 @@ def save(bank: Bank, folder: Path) -> None:
         arrays = {"logits": bank.logits, **{f"tap.{name}": value for name, value in bank.taps.items()}}
         safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
         digest_of_file = _file_digest(draft / "bank.safetensors")
-        facts = {"format": FORMAT, "sha256": digest_of_file, "teacher_params": bank.teacher_params}
+        facts = {
+            "format": FORMAT,
+            "sha256": digest_of_file,
+            "teacher_params": bank.teacher_params,
+            "taps": list(bank.taps),  # from input to output; the file does not keep the order
+        }
         (draft / "bank.json").write_text(json.dumps(facts))
 
 
@@ -194,11 +204,12 @@ def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -
             raise _corrupt(folder, "its checksum does not match")
         arrays = safetensors.numpy.load_file(folder / "bank.safetensors")
         logits, sizes = arrays.pop("logits"), tuple(int(size) for size in facts["teacher_params"])
+        taps = {name: arrays[f"tap.{name}"] for name in facts["taps"]}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _corrupt(folder, f"it cannot be read ({error})") from error
-    if logits.shape[2] != len(split):
-        raise _corrupt(folder, f"it holds {logits.shape[2]} samples, the data {len(split)}")
-    taps = {name.removeprefix("tap."): value for name, value in arrays.items()}
+    for samples in (logits.shape[2], *(tap.shape[1] for tap in taps.values())):
+        if samples != len(split):
+            raise _corrupt(folder, f"it holds {samples} samples, the data {len(split)}")
     return Bank(split.images, split.labels, logits, taps, augmentation, seed, sizes)
 
 

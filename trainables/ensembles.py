@@ -13,11 +13,12 @@ from torch import Tensor
 
 from search_spaces import Registry
 
-Policy = Callable[[Tensor, Tensor, float, torch.Generator], Tensor]
+Policy = Callable[[Tensor, Tensor, float, torch.Generator, Tensor], Tensor]
 EPSILON = 1e-7
+TOLERANCE = 0.6  # C of AEKD: how much one teacher may count
 
 
-def average(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def average(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor) -> Tensor:
     """Every teacher counts alike.
 
     Source: You 2017, Learning from Multiple Teacher Networks, eq. 4 (AVER).
@@ -27,6 +28,7 @@ def average(logits: Tensor, labels: Tensor, temperature: float, generator: torch
         labels: not used.
         temperature: not used.
         generator: not used.
+        student: not used.
 
     Returns:
         Weights `[T, B]`, sum 1 over the teachers.
@@ -34,7 +36,7 @@ def average(logits: Tensor, labels: Tensor, temperature: float, generator: torch
     return logits.new_full(logits.shape[:2], 1 / len(logits))
 
 
-def entropy(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def entropy(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor) -> Tensor:
     """The surer a teacher is of a sample, the more it counts: by the inverse entropy of its softened output.
 
     Source: Kwon 2020, Adaptive Knowledge Distillation Based on Entropy, eq. 4 (EBKD).
@@ -44,6 +46,7 @@ def entropy(logits: Tensor, labels: Tensor, temperature: float, generator: torch
         labels: not used.
         temperature: above 0.
         generator: not used.
+        student: not used.
 
     Returns:
         Weights `[T, B]`, sum 1 over the teachers.
@@ -53,7 +56,9 @@ def entropy(logits: Tensor, labels: Tensor, temperature: float, generator: torch
     return inverse / inverse.sum(dim=0)
 
 
-def confidence(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def confidence(
+    logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor
+) -> Tensor:
     """A teacher that is wrong about a sample counts less: by its cross-entropy with the true label.
 
     `w_t = (1 - exp(CE_t) / sum_j exp(CE_j)) / (T - 1)`; with one teacher its weight is 1.
@@ -65,6 +70,7 @@ def confidence(logits: Tensor, labels: Tensor, temperature: float, generator: to
         labels: true classes `[B]`.
         temperature: not used.
         generator: not used.
+        student: not used.
 
     Returns:
         Weights `[T, B]`, sum 1 over the teachers.
@@ -76,7 +82,9 @@ def confidence(logits: Tensor, labels: Tensor, temperature: float, generator: to
     return (1 - F.softmax(losses, dim=0)) / (teachers - 1)
 
 
-def one_at_random(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def one_at_random(
+    logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor
+) -> Tensor:
     """One teacher a batch, drawn anew each time.
 
     Source: Fukuda 2017, Efficient Knowledge Distillation from an Ensemble of Teachers, section 3.2 (switched training).
@@ -86,6 +94,7 @@ def one_at_random(logits: Tensor, labels: Tensor, temperature: float, generator:
         labels: not used.
         temperature: not used.
         generator: draws the teacher.
+        student: not used.
 
     Returns:
         Weights `[T, B]`: 1 for one teacher, 0 for the others.
@@ -95,8 +104,50 @@ def one_at_random(logits: Tensor, labels: Tensor, temperature: float, generator:
     return weights
 
 
+def gradient(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor) -> Tensor:
+    """Weights whose summed gradient is shortest: the direction that opposes no teacher, none above 0.6.
+
+    `min_w |sum_t w_t g_t|^2` with `sum w = 1, 0 <= w_t <= C`, `g_t` the gradient of teacher t's KD loss by the
+    student's logits, `softmax(s / T) - softmax(t / T)`; C at least `1 / T`.
+
+    Source: Du 2020, Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space, eq. 6 (AEKD, C 0.6).
+
+    Args:
+        logits: `[T, B, K]`.
+        labels: not used.
+        temperature: above 0.
+        generator: not used.
+        student: the student's logits, `[B, K]`.
+
+    Returns:
+        Weights `[T, B]`, the same for all samples, sum 1 over the teachers.
+    """
+    teachers = len(logits)
+    rows = (F.softmax(student / temperature, dim=1) - F.softmax(logits / temperature, dim=2)).flatten(1).double()
+    gram = rows @ rows.T
+    bound = max(TOLERANCE, 1 / teachers)
+    weights = gram.new_full((teachers,), 1 / teachers)
+    for _ in range(50):  # Frank-Wolfe: the best corner of the bounded simplex fills the smallest slopes first
+        slope = gram @ weights
+        corner, left = torch.zeros_like(weights), 1.0
+        for index in slope.argsort():
+            corner[index] = min(bound, left)
+            left -= float(corner[index])
+        move = corner - weights
+        curve = float(move @ gram @ move)
+        if curve <= 0 or float(-slope @ move) <= 1e-12:
+            break
+        weights = weights + min(1.0, float(-slope @ move) / curve) * move
+    return weights.to(logits.dtype)[:, None].expand(logits.shape[:2])
+
+
 ENSEMBLES: Registry[Policy] = Registry(
-    "ensemble", ("average", average), ("entropy", entropy), ("confidence", confidence), ("random", one_at_random)
+    "ensemble",
+    ("average", average),
+    ("entropy", entropy),
+    ("confidence", confidence),
+    ("gradient", gradient),
+    ("random", one_at_random),
 )
 
 
@@ -107,6 +158,7 @@ def combine(
     policy: str = "average",
     shares: Sequence[float] = (),
     generator: torch.Generator | None = None,
+    student: Tensor | None = None,
 ) -> Tensor:
     """Logits `[B, K]` of one teacher that, softened at this temperature, answers with the mixture.
 
@@ -117,10 +169,15 @@ def combine(
         policy: name of an entry of `ENSEMBLES`.
         shares: how much each teacher counts beside the policy, `[T]`, not all 0; empty for all alike.
         generator: for policies that draw.
+        student: the student's logits, `[B, K]`, for policies that read them; all 0 where left out.
     """
     if len(logits) == 1:
         return logits[0]
-    weights = ENSEMBLES[policy](logits, labels, temperature, generator or torch.Generator())
+    student = torch.zeros_like(logits[0]) if student is None else student
+    if shares:  # a policy never chooses whom the recipe leaves out
+        part = [index for index, share in enumerate(shares) if share > 0]
+        logits, shares = logits[part], [shares[index] for index in part]
+    weights = ENSEMBLES[policy](logits, labels, temperature, generator or torch.Generator(), student)
     if shares:
         weights = weights * torch.tensor(shares, dtype=weights.dtype, device=weights.device)[:, None]
         weights = weights / weights.sum(dim=0).clamp_min(EPSILON)

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces import KdnasError, tap_shapes
+from search_spaces import KdnasError
 from trainables.bank import Bank, Batch
-from trainables.ensembles import combine
-from trainables.losses import LOSSES, Answer, Loss, Projector, check_feature
 from trainables.optimizer import SGD
-from trainables.recipe import Recipe, Term
+from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
+from trainables.terms import Read, distilled, make_ready
 
 # Share of all steps over which the learning rate rises. A longer rise ends as well but makes the first rungs poorer
 # judges: with 0.1 instead of 0.03, tau between epoch 9 and the end at 27 fell from 0.57 to 0.35 (digits, n = 16).
@@ -42,8 +41,9 @@ class Training:
         recipe: how it learns.
         seed: order of the samples derives from it.
         total_epochs: length of the learning rate and temperature schedules, in epochs.
-        projectors: one module a feature term, by position in the recipe.
+        projectors: what is trained beside the student for its terms (see `trainables.terms.make_ready`).
         optimizer: over student and projectors.
+        reads: what each term reads.
         curve: one point an epoch so far.
         train_s: seconds spent in this loop so far.
         size: parameters of the student over those of the first teacher.
@@ -55,6 +55,7 @@ class Training:
     total_epochs: int
     projectors: nn.ModuleDict
     optimizer: SGD
+    reads: tuple[Read, ...] = ()
     curve: list[Point] = field(default_factory=list)
     train_s: float = 0.0
     size: float = 1.0
@@ -110,23 +111,10 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
         KdnasError: the recipe names an unknown loss, a teacher or a tap that the bank does not hold, or a
             tap that its loss does not read.
     """
-    device = device_of(model)
-    projectors = nn.ModuleDict()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for index, term in enumerate(recipe.terms):
-            loss = LOSSES[term.loss]
-            if loss.feature:
-                student, teacher = _feature_shapes(model, bank, term, loss)
-                if loss.projected:
-                    projectors[str(index)] = Projector(student, teacher).to(device)
-            elif term.tap is not None:
-                raise KdnasError(
-                    f"the loss {term.loss!r} reads no tap",
-                    field="recipe.terms.tap",
-                    value=term.tap,
-                    remedy="leave the tap out, or name a loss that reads one",
-                )
+        reads, projectors = make_ready(model, bank, recipe)
+    projectors.to(device_of(model))
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
     if recipe.teacher_shares and len(recipe.teacher_shares) != bank.logits.shape[1]:
@@ -139,7 +127,7 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
     optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
     params = sum(part.numel() for part in model.parameters())
     size = params / bank.teacher_params[0] if any(bank.teacher_params[:1]) else 1.0
-    return Training(model, recipe, seed, total_epochs, projectors, optimizer, size=size)
+    return Training(model, recipe, seed, total_epochs, projectors, optimizer, reads, size=size)
 
 
 def train(
@@ -165,6 +153,8 @@ def train(
         if not math.isfinite(loss):
             raise DivergedError(f"loss is {loss} in epoch {training.epoch + 1}")
         val_loss, accuracy = evaluate(training.model, validation, task, normalise)
+        if math.isnan(val_loss):  # the last step of the epoch may have gone too far
+            raise DivergedError(f"validation loss is {val_loss} after epoch {training.epoch + 1}")
         training.curve.append(
             {
                 "epoch": training.epoch + 1,
@@ -200,19 +190,22 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     transforms = bank.transforms(view)
     order = np.random.default_rng((training.seed, epoch)).permutation(len(bank))
     # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
-    batches = np.array_split(order, max(1, len(order) // recipe.batch_size))
+    parts = min(math.ceil(len(order) / recipe.batch_size), len(order) // 2)
+    batches = np.array_split(order, max(1, parts))
     total_steps = training.total_epochs * len(batches)
-    taps = tuple({term.tap for term in recipe.terms if term.tap is not None})
+    own = tuple(dict.fromkeys(tap for read in training.reads for tap in read.student))
+    theirs = tuple(dict.fromkeys(tap for read in training.reads for tap in read.teacher))
     training.model.train()
     device = device_of(training.model)
     total = torch.zeros((), device=device)
     for index, indices in enumerate(batches):
-        progress = (epoch * len(batches) + index) / max(total_steps - 1, 1)
-        batch = bank.batch(indices, view, transforms, taps).to(device)
-        loss = _loss(training, batch, task, normalise, progress, taps)
+        step = epoch * len(batches) + index
+        progress = step / max(total_steps - 1, 1)
+        batch = bank.batch(indices, view, transforms, theirs).to(device)
+        loss = _loss(training, batch, task, normalise, progress, own)
         training.optimizer.zero_grad()
         loss.backward()
-        training.optimizer.step(recipe.learning_rate * _rate(progress))
+        training.optimizer.step(recipe.learning_rate * _rate(step / total_steps))
         total += loss.detach()
     return float(total) / len(batches)
 
@@ -231,41 +224,24 @@ def _loss(
     hard = task.loss(logits, batch.labels)
     if not recipe.terms:
         return hard
-    temperature, alpha = recipe.temperature.at(progress), recipe.alpha_at(progress, training.size)
-    draw = torch.Generator().manual_seed(hash((training.seed, progress)))  # numbers alone: the same in every process
-    teacher_logits = combine(
-        batch.logits, batch.labels, temperature, recipe.ensemble, recipe.teacher_shares, generator=draw
-    )
-    soft = torch.zeros((), device=logits.device)
-    for index, term in enumerate(recipe.terms):
-        student_feature, teacher_feature = logits, teacher_logits
-        if term.tap is not None:
-            student_feature, teacher_feature = seen[term.tap], batch.taps[term.tap]
-            if str(index) in training.projectors:
-                student_feature, teacher_feature = training.projectors[str(index)](student_feature, teacher_feature)
-        loss = LOSSES[term.loss]
-        student, teacher = Answer(logits, student_feature), Answer(teacher_logits, teacher_feature)
-        soft = soft + term.weight * loss.weight * loss.function(student, teacher, batch.labels, temperature)
-    return alpha * soft + (1 - alpha) * hard
+    key = hash((training.seed, progress))  # numbers alone: the same in every process
+    with torch.random.fork_rng(devices=[]):  # losses that hide or draw do so from this seed
+        torch.manual_seed(key)
+        return distilled(
+            hard,
+            logits,
+            seen,
+            batch,
+            recipe,
+            training.reads,
+            training.projectors,
+            progress=progress,
+            size=training.size,
+            draw=torch.Generator().manual_seed(key),
+        )
 
 
 def _rate(progress: float) -> float:
     if progress < WARMUP:
         return max(progress, 0.01) / WARMUP
     return 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
-
-
-def _feature_shapes(model: nn.Module, bank: Bank, term: Term, loss: Loss) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the term's feature in student and teacher, without the batch; refuses what the loss cannot read."""
-    tap = term.tap
-    if tap not in bank.taps:
-        raise KdnasError(
-            "the bank does not hold this tap",
-            field="recipe.terms.tap",
-            value=tap,
-            remedy=f"taps in the bank: {', '.join(bank.taps) or 'none'}",
-        )
-    channels, height, width = bank.images.shape[1:]
-    student, teacher = tap_shapes(model, (channels, height, width), [tap])[tap], bank.taps[tap].shape[2:]
-    check_feature(term.loss, tap, student, teacher)
-    return student, teacher

@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from search_spaces import KdnasError, Registry, Suggests
 from trainables.ensembles import ENSEMBLES
 from trainables.losses import LOSSES
+from trainables.matching import MATCHES
 from trainables.schedules import SCHEDULES, between
+from trainables.weighting import TEMPERATURES, WEIGHTINGS
 
 Range = tuple[float, float]
 
@@ -22,30 +25,43 @@ class Temperature:
     """How the temperature of the soft targets runs over the training.
 
     Args:
-        schedule: name of a schedule: `constant` (start throughout), or how it runs from start to end.
-        start: temperature at the first step, above 0.
-        end: temperature at the last step, above 0.
+        schedule: `constant` (start throughout), `linear` or `cosine` from start to end over the training, `per_sample`
+            (start where the teacher is sure, end where it guesses) or `curriculum` (learned from start on).
+        start: temperature at the first step, above 0; default 3 for `constant`, else 5.
+        end: temperature at the last step, above 0; default start for `constant`, else 1.
     """
 
     schedule: str = "constant"
-    start: float = 3.0
-    end: float = 3.0
+    start: float = 0.0
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        constant = self.schedule == "constant"
+        object.__setattr__(self, "start", self.start or (3.0 if constant else 5.0))
+        object.__setattr__(self, "end", self.end or (self.start if constant else 1.0))
+
+    @property
+    def adapts(self) -> bool:
+        """It depends on more than the time."""
+        return self.schedule not in SCHEDULES
 
     def at(self, progress: float) -> float:
-        """Temperature at `progress` (0 at the first step, 1 at the last)."""
+        """Temperature at `progress` (0 at the first step, 1 at the last), unless it `adapts`."""
         return between(self.schedule, self.start, self.end, progress)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One distillation loss: its registered name, its weight, and the tap it reads (None: logits only).
+    """One distillation loss: its registered name, its weight, and the student's tap it reads (None: none, or all).
 
-    The weight is relative to the usual one of the loss (`Loss.weight`): 1 is as published.
+    The weight is relative to the usual one of the loss (`Loss.weight`): 1 is as published. `match` says which tap of
+    the teacher it is compared with: the one of the same `name`, of the same relative `depth` or `resolution`.
     """
 
     loss: str
     weight: float = 1.0
     tap: str | None = None
+    match: str = "name"
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,8 @@ class Recipe:
             leaves alpha alone, above it the smaller student listens less to the teacher, which it cannot follow.
         ensemble: how several teachers answer as one.
         teacher_shares: how much each teacher counts beside that; empty for all alike.
+        weighting: `fixed`: alpha as above; `confidence`: each sample's distillation counts as far as the teacher is
+            right and sure; `uncertainty`: weights of labels and terms are learned, alpha is not used.
         temperature: temperature of the soft targets over the training.
         terms: distillation losses; their weighted sum is what alpha weighs.
         learning_rate: peak learning rate of SGD with Nesterov momentum 0.9, decayed by a cosine.
@@ -78,11 +96,13 @@ class Recipe:
     alpha_by_size: float = 0.0
     ensemble: str = "average"
     teacher_shares: tuple[float, ...] = ()
+    weighting: str = "fixed"
 
     def __post_init__(self) -> None:
         _require(self.ensemble in ENSEMBLES, "recipe.ensemble", self.ensemble, f"known: {', '.join(ENSEMBLES)}")
         _require(
-            all(share >= 0 for share in self.teacher_shares) and (not self.teacher_shares or any(self.teacher_shares)),
+            all(0 <= share < math.inf for share in self.teacher_shares)
+            and (not self.teacher_shares or any(self.teacher_shares)),
             "recipe.teacher_shares",
             self.teacher_shares,
             "give numbers from 0 up, not all of them 0",
@@ -95,8 +115,15 @@ class Recipe:
         for name in ("start", "end"):
             value = getattr(self.temperature, name)
             _require(value > 0, f"recipe.temperature.{name}", value, "choose a temperature above 0")
-        _require_schedule("recipe.temperature.schedule", self.temperature.schedule)
+        _require(
+            self.temperature.schedule in TEMPERATURES,
+            "recipe.temperature.schedule",
+            self.temperature.schedule,
+            f"known: {', '.join(TEMPERATURES)}",
+        )
+        _require(self.weighting in WEIGHTINGS, "recipe.weighting", self.weighting, f"known: {', '.join(WEIGHTINGS)}")
         for term in self.terms:
+            _require(term.match in MATCHES, "recipe.terms.match", term.match, f"known: {', '.join(MATCHES)}")
             _require(term.weight >= 0, "recipe.terms.weight", term.weight, "choose 0 or more")
         _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "choose a rate above 0")
         _require(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "choose 0 or more")
@@ -104,7 +131,7 @@ class Recipe:
 
     def without_teacher(self) -> "Recipe":
         """The same training on the labels alone, for the comparison with and without distillation."""
-        return dataclasses.replace(self, alpha=0.0, alpha_schedule="constant", terms=())
+        return dataclasses.replace(self, alpha=0.0, alpha_schedule="constant", weighting="fixed", terms=())
 
     def alpha_at(self, progress: float, size: float = 1.0) -> float:
         """Weight of the distillation terms: `schedule(progress) * min(1, size) ** alpha_by_size`.
@@ -154,12 +181,17 @@ class SimpleRecipes:
         alpha_by_size: range of the exponent by which a student's smaller size lowers alpha; [0, 0] leaves it alone.
         temperature: range of the starting temperature.
         ensembles: how several teachers answer as one, to choose from.
-        schedules: temperature schedules to choose from; all but `constant` end at `final_temperature`.
-        final_temperature: temperature at the last step.
+        teacher_shares: how much each teacher counts, a list for each choice, such as [[1, 0], [1, 1]]; empty for all
+            alike.
+        weightings: how weights adapt, to choose from: `fixed`, `confidence`, `uncertainty`.
+        schedules: temperature policies to choose from; all but `constant` end at `final_temperature`.
+        final_temperature: temperature at the last step, or of a guess.
         hints: share the choice between recipes with a feature hint (true) and without (false).
         hint_losses: losses on a feature to choose from.
         hint_weight: range of the hint's weight relative to its usual one, sampled on a log scale.
-        taps: taps whose features a hint may match.
+        taps: the student's taps whose features a hint may match.
+        teacher_taps: taps of the teacher to choose a match from; empty for those of the same names.
+        matches: how the teacher's tap is found, to choose from: `name`, `depth`, `resolution`.
         learning_rate: range, sampled on a log scale.
         weight_decay: range, sampled on a log scale.
         batch_size: samples a step.
@@ -172,12 +204,16 @@ class SimpleRecipes:
     alpha_by_size: Range = (0.0, 0.0)
     temperature: Range = (2.0, 8.0)
     ensembles: tuple[str, ...] = ("average",)
+    teacher_shares: tuple[tuple[float, ...], ...] = ()
+    weightings: tuple[str, ...] = ("fixed",)
     schedules: tuple[str, ...] = ("constant", "linear")
     final_temperature: float = 1.0
     hints: tuple[bool, ...] = (False, True)
     hint_losses: tuple[str, ...] = ("hint",)
     hint_weight: Range = (0.1, 10.0)
     taps: tuple[str, ...] = ("stage2", "stage3")
+    teacher_taps: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ("name",)
     learning_rate: Range = (0.03, 0.5)
     weight_decay: Range = (1e-5, 2e-3)
     batch_size: int = 64
@@ -187,27 +223,41 @@ class SimpleRecipes:
         for name in (*weights, "temperature", "hint_weight", "learning_rate", "weight_decay"):
             low, high = getattr(self, name)
             _require(low <= high, f"recipes.{name}", [low, high], "give [low, high] with low <= high")
+            if name == "weight_decay" and low == high == 0:
+                continue
+            if name == "temperature":
+                _require(low >= 0.01 and high <= 1000, f"recipes.{name}", [low, high], "stay between 0.01 and 1000")
             if name in weights:
                 _require(low >= 0 and high <= 1, f"recipes.{name}", [low, high], "stay between 0 and 1")
             else:
                 _require(low > 0, f"recipes.{name}", [low, high], "values start above 0")
-        for name in ("schedules", "alpha_schedules"):
-            for schedule in getattr(self, name):
-                _require_schedule(f"recipes.{name}", schedule)
-        for name in self.ensembles:
-            _require(name in ENSEMBLES, "recipes.ensembles", name, f"known: {', '.join(ENSEMBLES)}")
-        _require(bool(self.ensembles), "recipes.ensembles", [], "list at least one")
-        _require(bool(self.alpha_schedules), "recipes.alpha_schedules", [], "list at least one schedule")
-        for field, feature in (("losses", False), ("hint_losses", True)):
-            known = [name for name, loss in LOSSES.items() if loss.feature == feature]
+        for field, known in _choices().items():
             chosen = getattr(self, field)
             for name in chosen:
                 _require(name in known, f"recipes.{field}", name, f"known here: {', '.join(known)}")
-            _require(bool(chosen), f"recipes.{field}", [], "list at least one loss")
-        _require(bool(self.schedules), "recipes.schedules", [], "list at least one schedule")
+            _require(bool(chosen), f"recipes.{field}", [], "list at least one")
+            _require(len(set(chosen)) == len(chosen), f"recipes.{field}", list(chosen), "name each once")
+        for field in ("taps", "teacher_taps"):
+            chosen = getattr(self, field)
+            _require(len(set(chosen)) == len(chosen), f"recipes.{field}", list(chosen), "name each once")
+        _require(
+            self.batch_size <= 256 or "rkd_angle" not in self.needed_losses(),
+            "recipes.batch_size",
+            self.batch_size,
+            "rkd_angle needs memory for batch^3 numbers: choose at most 256, or leave it out of hint_losses",
+        )
+        for shares in self.teacher_shares:
+            valid = bool(shares) and min(shares) >= 0 and any(shares)
+            _require(valid, "recipes.teacher_shares", list(shares), "numbers from 0 up, a list a choice, not all 0")
         _require(bool(self.hints), "recipes.hints", [], "list true, false or both")
         _require(self.final_temperature > 0, "recipes.final_temperature", self.final_temperature, "above 0")
         _require(self.batch_size >= 2, "recipes.batch_size", self.batch_size, "batch norm needs at least 2 samples")
+        _require(
+            bool(self.teacher_taps) or self.matches == ("name",),
+            "recipes.teacher_taps",
+            [],
+            "matches by depth or resolution choose among them: list the teacher's taps",
+        )
         _require(
             not any(self.hints) or bool(self.taps),
             "recipes.taps",
@@ -220,20 +270,28 @@ class SimpleRecipes:
         schedule = _choose(trial, "temperature.schedule", self.schedules)
         start = _number(trial, "temperature.start", self.temperature)
         end = start if schedule == "constant" else self.final_temperature
+        weighting = _choose(trial, "weighting", self.weightings)
         alpha = _number(trial, "alpha", self.alpha)
         alpha_schedule = _choose(trial, "alpha.schedule", self.alpha_schedules)
         final_alpha = 0.0 if alpha_schedule == "constant" else _number(trial, "alpha.final", self.final_alpha)
         terms = [Term(_choose(trial, "loss", self.losses))]
         if _choose(trial, "hint", self.hints):
             loss = _choose(trial, "hint.loss", self.hint_losses)
-            tap = _choose(trial, "hint.tap", self.taps)
-            terms.append(Term(loss, _number(trial, "hint.weight", self.hint_weight, log=True), tap))
+            several = LOSSES[loss].several
+            tap = None if several else _choose(trial, "hint.tap", self.taps)
+            match = "name" if several else _choose(trial, "hint.match", self.matches)
+            terms.append(Term(loss, _number(trial, "hint.weight", self.hint_weight, log=True), tap, match))
+        shares: tuple[float, ...] = ()
+        if self.teacher_shares:
+            shares = self.teacher_shares[_choose(trial, "teacher_shares", tuple(range(len(self.teacher_shares))))]
         return Recipe(
             alpha=alpha,
             alpha_schedule=alpha_schedule,
             final_alpha=final_alpha,
             alpha_by_size=_number(trial, "alpha.by_size", self.alpha_by_size),
             ensemble=_choose(trial, "ensemble", self.ensembles),
+            teacher_shares=shares,
+            weighting=weighting,
             temperature=Temperature(schedule, start, end),
             terms=tuple(terms),
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),
@@ -243,14 +301,63 @@ class SimpleRecipes:
 
     def needed_taps(self) -> tuple[str, ...]:
         """Teacher taps that some recipe of this space reads."""
-        return self.taps if any(self.hints) else ()
+        return (self.teacher_taps or self.taps) if any(self.hints) else ()
 
     def needed_losses(self) -> tuple[str, ...]:
         """Losses on features that some recipe of this space uses."""
         return self.hint_losses if any(self.hints) else ()
 
 
-RECIPES: Registry[type] = Registry("recipe space", ("simple", SimpleRecipes))
+@dataclass(frozen=True)
+class StandardRecipes(SimpleRecipes):
+    """The methods that helped most often in published comparisons: four on logits, four on features, both schedules.
+
+    Options and their meaning as for `simple`.
+
+    Source: Zhao 2022 (DKD), Huang 2022 (DIST), Sun 2024, Tung 2019, Tian 2020 (CRD), Chen 2021 (ReviewKD).
+    """
+
+    losses: tuple[str, ...] = ("kd", "dkd", "dist", "kd_standardised")
+    schedules: tuple[str, ...] = ("constant", "linear", "cosine")
+    alpha_schedules: tuple[str, ...] = ("constant", "linear")
+    hint_losses: tuple[str, ...] = ("hint", "similarity", "contrastive", "review")
+
+
+@dataclass(frozen=True)
+class EveryRecipe(SimpleRecipes):
+    """Every loss, schedule, policy and ensemble there is: for a large budget, or to see what works at all.
+
+    Options and their meaning as for `simple`.
+    """
+
+    losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if not (loss.feature or loss.several))
+    schedules: tuple[str, ...] = tuple(TEMPERATURES)
+    alpha_schedules: tuple[str, ...] = tuple(SCHEDULES)
+    alpha_by_size: Range = (0.0, 0.3)
+    weightings: tuple[str, ...] = tuple(WEIGHTINGS)
+    ensembles: tuple[str, ...] = tuple(ENSEMBLES)
+    hint_losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if loss.feature or loss.several)
+    teacher_taps: tuple[str, ...] = ("stage1", "stage2", "stage3")
+    matches: tuple[str, ...] = ("name", "depth", "resolution")
+
+
+RECIPES: Registry[type] = Registry(
+    "recipe space", ("simple", SimpleRecipes), ("standard", StandardRecipes), ("everything", EveryRecipe)
+)
+
+
+def _choices() -> dict[str, list[str]]:
+    """What each list of names may hold."""
+    features = [name for name, loss in LOSSES.items() if loss.feature or loss.several]
+    return {
+        "losses": [name for name in LOSSES if name not in features],
+        "hint_losses": features,
+        "schedules": list(TEMPERATURES),
+        "alpha_schedules": list(SCHEDULES),
+        "weightings": list(WEIGHTINGS),
+        "ensembles": list(ENSEMBLES),
+        "matches": list(MATCHES),
+    }
 
 
 def _choose(trial: Suggests, name: str, choices: tuple) -> Any:

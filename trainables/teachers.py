@@ -79,8 +79,9 @@ class TrainedTeacher:
     def __post_init__(self) -> None:
         for name in ("stem", "widths", "depths", "epochs", "views"):
             value = getattr(self, name)
-            if min(value if isinstance(value, tuple) else [value], default=1) < 1:
-                raise KdnasError("values start at 1", field=f"teachers.{name}", value=value)
+            values = value if isinstance(value, tuple) else (value,)
+            if min(values, default=1) < 1 or max(values, default=1) > 100_000:
+                raise KdnasError("values lie between 1 and 100,000", field=f"teachers.{name}", value=value)
         try:
             resnet_architecture(self.stem, self.widths, self.depths)
             self.recipe()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +11,36 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model said about a batch: logits `[batch, classes]` and the feature a term asked for."""
+    """What one model said about a batch.
+
+    Args:
+        logits: `[batch, classes]`.
+        feature: the one that a term asked for, `[batch, …]`.
+        features: all maps, from input to output, for losses that read several.
+        samples: position of each sample in the training data, `[batch]`, for losses that remember.
+    """
 
     logits: Tensor
     feature: Tensor
+    features: tuple[Tensor, ...] = ()
+    samples: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a loss with weights of its own is made for.
+
+    Args:
+        student: shapes of the student's features without the batch, as many as the loss reads.
+        teacher: of the teacher's.
+        samples: size of the training data.
+        classes: number of classes.
+    """
+
+    student: tuple[tuple[int, ...], ...]
+    teacher: tuple[tuple[int, ...], ...]
+    samples: int
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -21,18 +48,29 @@ class Loss:
     """A registered loss: `function(student, teacher, labels, temperature) -> scalar` and what it needs.
 
     Args:
-        function: the loss; its docstring is the entry's description.
+        function: the loss, or the module class that makes it from a `Setting`; its docstring describes the entry.
         feature: it reads one tap of both models.
+        several: it reads all maps of both models (then `feature` is false).
+        learned: it is a module class: its weights are trained beside the student's and dropped afterwards.
+        by_sample: a mean over samples that do not meet: each may have a weight and a temperature of its own.
         projected: a projector maps the student's feature to the teacher's shape first.
         maps: it reads maps `[batch, C, h, w]` only.
         weight: usual weight beside KD, as published or as toolboxes ship it; a recipe's weight multiplies it.
     """
 
-    function: Callable[[Answer, Answer, Tensor, float], Tensor]
+    function: Callable[..., Any]
     feature: bool = False
+    several: bool = False
+    learned: bool = False
+    by_sample: bool = False
     projected: bool = False
     maps: bool = False
     weight: float = 1.0
+
+    @property
+    def reads(self) -> str:
+        """What of the models it reads: logits, a feature, or all maps."""
+        return "all maps" if self.several else "a feature" if self.feature else "logits"
 
     def __post_init__(self) -> None:
         # `kdnas list losses` describes an entry by its docstring: the function's, not this class's.

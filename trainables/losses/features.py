@@ -1,5 +1,6 @@
 """Which losses teach through the teacher's inner features, sample by sample?"""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,9 +53,10 @@ def normalised_hint(student: Answer, teacher: Answer, labels: Tensor, temperatur
 
 
 def attention(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
-    """Mean squared error between attention maps: where the feature is strong, whatever the channels; scalar.
+    """Squared distance between attention maps: where the feature is strong, whatever the channels; scalar.
 
-    `mean((a(s) - a(t))^2)` with `a(x)` the mean over channels of `x^2`, flattened and scaled to length 1.
+    `mean_i |a(s_i) - a(t_i)|^2` with `a(x)` the mean over channels of `x^2`, flattened and scaled to length 1. Summed
+    over places, not averaged as toolboxes do, so that its weight does not depend on the resolution.
 
     Source: Zagoruyko 2017, Paying More Attention to Attention, eq. 2 (p = 2).
 
@@ -69,7 +71,7 @@ def attention(student: Answer, teacher: Answer, labels: Tensor, temperature: flo
     """
     s, t = same_resolution(student.feature, teacher.feature.detach())
     a, b = (F.normalize(feature.square().mean(dim=1).flatten(1), dim=1) for feature in (s, t))
-    return F.mse_loss(a, b)
+    return (a - b).square().sum(dim=1).mean()
 
 
 def nst(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
@@ -139,6 +141,54 @@ def pearson_features(student: Answer, teacher: Answer, labels: Tensor, temperatu
     check_shapes(student.feature, teacher.feature)
     s, t = (_channels_standardised(x) for x in (student.feature, teacher.feature.detach()))
     return F.mse_loss(s, t) / 2
+
+
+def margin_relu(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Partial squared error against the teacher's feature after a ReLU with a margin below zero; scalar.
+
+    `sum(d^2) / batch` with `d = s - max(t, m_c)`, left out where `s <= max(t, m_c) <= 0`: how far below zero a
+    response lies does not matter. `m_c` is the mean of the negative responses of channel c in this batch, 0 where
+    there are none (a tap after a ReLU).
+
+    Source: Heo 2019, A Comprehensive Overhaul of Feature Distillation, eqs. 2 to 4.
+
+    Args:
+        student: feature `[batch, C, h, w]` or `[batch, C]`, already projected to the teacher's C.
+        teacher: feature of the same shape.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.feature, teacher.feature)
+    s, t = student.feature, teacher.feature.detach()
+    rows = t.transpose(0, 1).flatten(1)
+    margin = rows.clamp_max(0).sum(dim=1) / (rows < 0).sum(dim=1).clamp_min(1)
+    t = torch.maximum(t, margin.view(1, -1, *[1] * (t.dim() - 2)))
+    counts = ~((s <= t) & (t <= 0))
+    return ((s - t).square() * counts).sum() / len(s)
+
+
+def activation_boundary(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Hinge on whether each neuron fires as the teacher's does, with a margin of 1; scalar.
+
+    `mean(relu(1 - s)^2 where t > 0, relu(1 + s)^2 elsewhere)`: the boundary counts, not the strength.
+
+    Source: Heo 2019, Knowledge Transfer via Distillation of Activation Boundaries, eq. 4 (margin 1).
+
+    Args:
+        student: feature `[batch, C, h, w]` or `[batch, C]`, already projected to the teacher's C.
+        teacher: feature of the same shape.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.feature, teacher.feature)
+    side = torch.where(teacher.feature.detach() > 0, 1.0, -1.0)
+    return F.relu(1 - side * student.feature).square().mean()
 
 
 def _channels_standardised(x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def dkd(
         log_p = F.log_softmax(logits / temperature, dim=1)
         rest = log_p.masked_fill(true, -torch.inf)
         rest_sum = rest.logsumexp(dim=1)
-        target.append(torch.stack([log_p[true], rest_sum], dim=1))
+        target.append(torch.cat([log_p.gather(1, labels[:, None]), rest_sum[:, None]], dim=1))
         others.append((rest - rest_sum[:, None]).masked_fill(true, 0.0))
     target_part = F.kl_div(target[0], target[1], reduction="batchmean", log_target=True)
     weights = others[1].exp().masked_fill(true, 0.0)
@@ -70,8 +70,9 @@ def dkd(
 def dist(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
     """One minus the Pearson correlation with the teacher, across classes and across the batch; scalar.
 
-    `T^2 * (mean_i(1 - r(s_i, t_i)) + mean_k(1 - r(s_:k, t_:k)))` on the softened probabilities: a student may match
-    the teacher's relations instead of its exact values, which a much smaller one cannot.
+    `mean_i(1 - r(s_i, t_i)) + mean_k(1 - r(s_:k, t_:k))` on the softened probabilities: a student may match the
+    teacher's relations instead of its exact values, which a much smaller one cannot. Without the authors' factor T^2
+    (they use T = 1): a correlation does not shrink with the temperature, so nothing is to be made up for.
 
     Source: Huang 2022, Knowledge Distillation from a Stronger Teacher, eqs. 8 to 10 (both weights 1).
 
@@ -86,7 +87,7 @@ def dist(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -
     """
     check_shapes(student.logits, teacher.logits)
     s, t = (F.softmax(logits / temperature, dim=1) for logits in (student.logits, teacher.logits.detach()))
-    return temperature**2 * ((1 - _pearson(s, t)).mean() + (1 - _pearson(s.T, t.T)).mean())
+    return (1 - _pearson(s, t)).mean() + (1 - _pearson(s.T, t.T)).mean()
 
 
 def kd_standardised(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
@@ -113,7 +114,8 @@ def nkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float, ga
     """Normalised KD: soft cross-entropy on the true class, and on the others after they are made to sum to 1; scalar.
 
     `-t_true log s_true - gamma * T^2 * sum_{k != true} q_k(t) log q_k(s)`, mean over the batch, with `q` the softened
-    probabilities of the other classes alone. Never zero: it is a cross-entropy.
+    probabilities of the other classes alone. Never zero: it is a cross-entropy. Several teachers are mixed at T, also
+    for the first part.
 
     Source: Yang 2023, From Knowledge Distillation to Self-Knowledge Distillation, eq. 6.
 
@@ -130,11 +132,133 @@ def nkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float, ga
     check_shapes(student.logits, teacher.logits)
     t = teacher.logits.detach()
     true = F.one_hot(labels, t.shape[1]).bool()
-    target = -F.softmax(t, dim=1)[true] * F.log_softmax(student.logits, dim=1)[true]
+    right = labels[:, None]
+    target = -F.softmax(t, dim=1).gather(1, right) * F.log_softmax(student.logits, dim=1).gather(1, right)
     lowest = torch.finfo(t.dtype).min
     log_q = F.log_softmax((student.logits / temperature).masked_fill(true, lowest), dim=1).masked_fill(true, 0.0)
     q = F.softmax((t / temperature).masked_fill(true, lowest), dim=1)
     return target.mean() - gamma * temperature**2 * (q * log_q).sum(dim=1).mean()
+
+
+def logits_mse(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Mean squared error between the logits, each freed of its mean; scalar.
+
+    `mean((s - mean(s) - t + mean(t))^2)`: softmax does not see the mean over the classes. The limit of KD as the
+    temperature grows.
+
+    Source: Ba and Caruana 2014, Do Deep Nets Really Need to be Deep?, eq. 1.
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    s, t = (x - x.mean(dim=1, keepdim=True) for x in (student.logits, teacher.logits.detach()))
+    return F.mse_loss(s, t)
+
+
+def label_free(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy with the class that the teacher finds most likely, in place of the label; scalar.
+
+    With alpha 1 no label is read at all: what an unlabelled training set can be used for.
+
+    Source: Lee 2013, Pseudo-Label, eq. 15, with the teacher instead of the network itself.
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    return F.cross_entropy(student.logits, teacher.logits.detach().argmax(dim=1))
+
+
+def label_smoothing(
+    student: Answer, teacher: Answer, labels: Tensor, temperature: float, smoothing: float = 0.1
+) -> Tensor:
+    """Cross-entropy with the label and a little of every class: regularises like a teacher that knows nothing; scalar.
+
+    `-sum_k q_k log s_k` with `q = (1 - smoothing) onehot + smoothing / classes`. The comparison for every distillation.
+
+    Source: Szegedy 2016, Rethinking the Inception Architecture, section 7 (smoothing 0.1).
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: not used.
+        labels: true classes `[batch]`.
+        temperature: not used.
+        smoothing: share that is spread over all classes.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    return F.cross_entropy(student.logits, labels, label_smoothing=smoothing)
+
+
+def wsld(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """KD with more weight on the samples that the student finds hard beside the teacher; scalar.
+
+    `T^2 * mean_i (1 - exp(-CE(s_i) / CE(t_i))) KL(softmax(t_i / T) || softmax(s_i / T))`, no gradient through the
+    weight: soft labels trade bias for variance, sample by sample.
+
+    Source: Zhou 2021, Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective, eq. 9.
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`.
+        labels: true classes `[batch]`.
+        temperature: above 0; 2 in the paper.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    t = teacher.logits.detach()
+    hard_s = F.cross_entropy(student.logits.detach(), labels, reduction="none")
+    hard_t = F.cross_entropy(t, labels, reduction="none")
+    weight = 1 - torch.exp(-hard_s / (hard_t + EPSILON))
+    soft_s, soft_t = (F.log_softmax(x / temperature, dim=1) for x in (student.logits, t))
+    rows = F.kl_div(soft_s, soft_t, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * (weight * rows).mean()
+
+
+def dtkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """KD where each sample softens the sharper of the two models more, so that both are alike sharp; scalar.
+
+    `mean_i T_t T_s KL(softmax(t_i / T_t) || softmax(s_i / T_s))` with `T_t = 2 T x / (x + y)`, `T_s = 2 T y / (x + y)`,
+    `x`, `y` the log-sum-exp of the logits less their mean (no gradient through the temperatures).
+
+    Source: Wei 2024, Dynamic Temperature Knowledge Distillation, eqs. 7 to 9.
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`.
+        labels: not used.
+        temperature: the mean of the two temperatures, above 0; 4 in the paper.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    t = teacher.logits.detach()
+    sharp_t, sharp_s = (
+        (x - x.mean(dim=1, keepdim=True)).logsumexp(dim=1, keepdim=True) for x in (t, student.logits.detach())
+    )
+    both = sharp_t + sharp_s
+    heat_t, heat_s = 2 * temperature * sharp_t / both, 2 * temperature * sharp_s / both
+    soft_s, soft_t = F.log_softmax(student.logits / heat_s, dim=1), F.log_softmax(t / heat_t, dim=1)
+    rows = F.kl_div(soft_s, soft_t, reduction="none", log_target=True).sum(dim=1)
+    return ((heat_t * heat_s).squeeze(1) * rows).mean()
 
 
 def _softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,186 @@
+"""How do the terms of a recipe become one loss? Made ready for the shapes at hand, then computed batch by batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import KdnasError, tap_shapes
+from trainables.bank import Bank, Batch
+from trainables.ensembles import combine
+from trainables.losses import LOSSES, Answer, Loss, Projector, Setting, check_feature
+from trainables.matching import MATCHES
+from trainables.recipe import Recipe, Term
+from trainables.weighting import TEMPERATURES, WEIGHTINGS, sample_losses
+
+WEIGHTING, TEMPERATURE = "weighting", "temperature"  # names of their modules, beside the numbers of the terms
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one term reads: taps of the student, and of the teacher as the bank names them."""
+
+    term: Term
+    loss: Loss
+    student: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
+
+
+def make_ready(model: nn.Module, bank: Bank, recipe: Recipe) -> tuple[tuple[Read, ...], nn.ModuleDict]:
+    """What each term reads, and the modules that are trained beside the student and dropped afterwards.
+
+    The modules: `0` the projector of term 0, `0_loss` its own weights, `weighting`, `temperature`.
+
+    Raises:
+        KdnasError: an unknown loss, or taps that model, bank or loss do not have or cannot compare.
+    """
+    parts, reads = nn.ModuleDict(), []
+    bank_shapes = {name: array.shape[2:] for name, array in bank.taps.items()}
+    for index, term in enumerate(recipe.terms):
+        loss = LOSSES[term.loss]
+        own = _student_shapes(model, bank, term) if loss.feature or loss.several else {}
+        read = _read(term, loss, own, bank_shapes)
+        reads.append(read)
+        student, teacher = tuple(own[tap] for tap in read.student), tuple(bank_shapes[tap] for tap in read.teacher)
+        if loss.projected:
+            parts[str(index)] = Projector(student[0], teacher[0])
+            student = teacher = ((teacher[0][0], *map(min, student[0][1:], teacher[0][1:])),)
+        if loss.learned:
+            setting = Setting(student, teacher, len(bank), bank.logits.shape[3])
+            parts[f"{index}_loss"] = loss.function(setting)
+    policy = WEIGHTINGS[recipe.weighting]
+    if isinstance(policy, type) and recipe.terms:
+        parts[WEIGHTING] = policy(1 + len(recipe.terms))
+    heat = TEMPERATURES[recipe.temperature.schedule]
+    if isinstance(heat, type) and recipe.terms:
+        parts[TEMPERATURE] = heat(recipe.temperature.start, recipe.temperature.end)
+    return tuple(reads), parts
+
+
+def distilled(
+    hard: Tensor,
+    logits: Tensor,
+    seen: Mapping[str, Tensor],
+    batch: Batch,
+    recipe: Recipe,
+    reads: tuple[Read, ...],
+    parts: nn.ModuleDict,
+    *,
+    progress: float,
+    size: float,
+    draw: torch.Generator,
+) -> Tensor:
+    """The loss of one batch: on the labels and all terms together, a scalar.
+
+    Args:
+        hard: loss on the labels, a scalar.
+        logits: the student's, `[B, K]`.
+        seen: the student's taps.
+        batch: with the teachers' answers to the same images.
+        recipe: alpha, temperature and weights.
+        reads: from `make_ready`.
+        parts: from `make_ready`.
+        progress: 0 at the first step, 1 at the last.
+        size: parameters of the student over those of the teacher.
+        draw: for whatever is random in it.
+    """
+    start, end = recipe.temperature.start, recipe.temperature.end
+    mixing = start if recipe.temperature.adapts else recipe.temperature.at(progress)
+    answer = combine(
+        batch.logits,
+        batch.labels,
+        mixing,
+        recipe.ensemble,
+        recipe.teacher_shares,
+        generator=draw,
+        student=logits.detach(),
+    )
+    temperature: float | Tensor = mixing
+    if recipe.temperature.schedule == "per_sample":
+        temperature = TEMPERATURES["per_sample"](answer, start, end)
+    elif TEMPERATURE in parts:
+        temperature = parts[TEMPERATURE](progress)
+    weights = WEIGHTINGS["confidence"](answer, batch.labels) if recipe.weighting == "confidence" else None
+    soft = []
+    for index, read in enumerate(reads):
+        value = _term(index, read, logits, answer, seen, batch, parts, temperature, weights)
+        soft.append(read.term.weight * read.loss.weight * value)
+    if WEIGHTING in parts:
+        return parts[WEIGHTING]([hard, *soft])
+    alpha = recipe.alpha_at(progress, size)
+    return alpha * torch.stack(soft).sum() + (1 - alpha) * hard
+
+
+def _term(
+    index: int,
+    read: Read,
+    logits: Tensor,
+    answer: Tensor,
+    seen: Mapping[str, Tensor],
+    batch: Batch,
+    parts: nn.ModuleDict,
+    temperature: float | Tensor,
+    weights: Tensor | None,
+) -> Tensor:
+    loss = read.loss
+    own, theirs = tuple(seen[tap] for tap in read.student), tuple(batch.taps[tap] for tap in read.teacher)
+    if str(index) in parts:
+        projected, target = parts[str(index)](own[0], theirs[0])
+        own, theirs = (projected,), (target,)
+    samples = batch.samples
+    student = Answer(logits, own[0] if own else logits, own, samples)
+    teacher = Answer(answer, theirs[0] if theirs else answer, theirs, samples)
+    heat = temperature.mean() if isinstance(temperature, Tensor) else temperature
+    if loss.by_sample and (weights is not None or (isinstance(temperature, Tensor) and temperature.dim())):
+        heats = torch.as_tensor(temperature, device=logits.device).expand(len(logits))
+        rows = sample_losses(loss, student, teacher, batch.labels, heats)
+        return rows.mean() if weights is None else (weights * rows).mean()
+    function = parts[f"{index}_loss"] if loss.learned else loss.function
+    value = function(student, teacher, batch.labels, heat)
+    return value if weights is None else weights.mean() * value
+
+
+def _student_shapes(model: nn.Module, bank: Bank, term: Term) -> dict[str, tuple[int, ...]]:
+    channels, height, width = bank.images.shape[1:]
+    taps: tuple[str, ...] = getattr(model, "taps", ())
+    if term.tap is not None and term.tap not in taps:
+        raise KdnasError(
+            "the student has no such tap",
+            field="recipe.terms.tap",
+            value=term.tap,
+            remedy=f"its taps: {', '.join(taps)}",
+        )
+    return tap_shapes(model, (channels, height, width), taps)
+
+
+def _read(term: Term, loss: Loss, own: Mapping[str, tuple[int, ...]], bank: Mapping[str, tuple[int, ...]]) -> Read:
+    if loss.several:
+        student, teacher = (tuple(name for name, shape in shapes.items() if len(shape) == 3) for shapes in (own, bank))
+        if min(len(student), len(teacher)) < 2:
+            raise KdnasError(
+                f"the loss {term.loss!r} reads two maps or more; student {len(student)}, bank {len(teacher)}",
+                field="recipe.terms.loss",
+                value=term.loss,
+                remedy="name taps before the pooling in recipes.taps",
+            )
+        return Read(term, loss, student, teacher)
+    if not loss.feature:
+        if term.tap is not None:
+            raise KdnasError(
+                f"the loss {term.loss!r} reads no tap",
+                field="recipe.terms.tap",
+                value=term.tap,
+                remedy="leave the tap out, or name a loss that reads one",
+            )
+        return Read(term, loss)
+    if term.tap is None:
+        raise KdnasError(
+            f"the loss {term.loss!r} reads a tap",
+            field="recipe.terms.tap",
+            value=None,
+            remedy=f"name one of {', '.join(own)}",
+        )
+    theirs = MATCHES[term.match](term.tap, tuple(own), own, bank)
+    check_feature(term.loss, term.tap, own[term.tap], bank[theirs])
+    return Read(term, loss, (term.tap,), (theirs,))
