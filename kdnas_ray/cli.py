@@ -33,6 +33,7 @@ KINDS = (
     "teachers",
     "recipes",
     "losses",
+    "matches",
     "alpha",
     "temperature",
     "ensembles",

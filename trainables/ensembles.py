@@ -7,6 +7,8 @@ up to a constant: `sum_t w_t KL(p_t || q) = KL(sum_t w_t p_t || q) + const`.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import scipy.optimize
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -124,20 +126,18 @@ def gradient(logits: Tensor, labels: Tensor, temperature: float, generator: torc
     """
     teachers = len(logits)
     rows = (F.softmax(student / temperature, dim=1) - F.softmax(logits / temperature, dim=2)).flatten(1).double()
-    gram = rows @ rows.T
-    bound = max(TOLERANCE, 1 / teachers)
-    weights = gram.new_full((teachers,), 1 / teachers)
-    for _ in range(50):  # Frank-Wolfe: the best corner of the bounded simplex fills the smallest slopes first
-        slope = gram @ weights
-        corner, left = torch.zeros_like(weights), 1.0
-        for index in slope.argsort():
-            corner[index] = min(bound, left)
-            left -= float(corner[index])
-        move = corner - weights
-        curve = float(move @ gram @ move)
-        if curve <= 0 or float(-slope @ move) <= 1e-12:
-            break
-        weights = weights + min(1.0, float(-slope @ move) / curve) * move
+    gram = (rows @ rows.T).cpu().numpy()
+    gram = gram / max(gram.trace(), EPSILON)  # the solver's tolerance is absolute
+    found = scipy.optimize.minimize(
+        lambda w: w @ gram @ w,
+        np.full(teachers, 1 / teachers),
+        jac=lambda w: 2 * gram @ w,
+        bounds=[(0, max(TOLERANCE, 1 / teachers))] * teachers,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(teachers)},
+        method="SLSQP",
+        options={"ftol": 1e-10},
+    )
+    weights = torch.from_numpy(found.x.clip(0) / found.x.clip(0).sum()).to(logits.device)
     return weights.to(logits.dtype)[:, None].expand(logits.shape[:2])
 
 

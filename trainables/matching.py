@@ -49,9 +49,9 @@ def by_relative_depth(tap: str, order: Sequence[str], student: Shapes, teacher: 
     Raises:
         KdnasError: the bank holds none of this kind.
     """
-    own = [name for name in order if len(student[name]) == len(student[tap])]
+    own = [name for name in order if len(student[name]) == len(student[tap]) and name != "logits"]
     others = _alike(tap, student, teacher)
-    place = own.index(tap) / (len(own) - 1) if len(own) > 1 else 1.0
+    place = own.index(tap) / (len(own) - 1) if len(own) > 1 and tap in own else 1.0
     return others[round(place * (len(others) - 1))]
 
 
@@ -70,8 +70,8 @@ def by_resolution(tap: str, order: Sequence[str], student: Shapes, teacher: Shap
         KdnasError: the bank holds none of this kind.
     """
     others = _alike(tap, student, teacher)
-    size = sum(student[tap][1:])
-    return min(reversed(others), key=lambda name: abs(sum(teacher[name][1:]) - size))
+    size = student[tap][1:]
+    return min(reversed(others), key=lambda name: sum(abs(a - b) for a, b in zip(teacher[name][1:], size, strict=True)))
 
 
 MATCHES: Registry[Match] = Registry(

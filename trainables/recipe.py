@@ -32,13 +32,15 @@ class Temperature:
     """
 
     schedule: str = "constant"
-    start: float = 0.0
-    end: float = 0.0
+    start: float = math.nan
+    end: float = math.nan
 
     def __post_init__(self) -> None:
         constant = self.schedule == "constant"
-        object.__setattr__(self, "start", self.start or (3.0 if constant else 5.0))
-        object.__setattr__(self, "end", self.end or (self.start if constant else 1.0))
+        if math.isnan(self.start):
+            object.__setattr__(self, "start", 3.0 if constant else 5.0)
+        if math.isnan(self.end):
+            object.__setattr__(self, "end", self.start if constant else 1.0)
 
     @property
     def adapts(self) -> bool:
@@ -120,6 +122,12 @@ class Recipe:
             "recipe.temperature.schedule",
             self.temperature.schedule,
             f"known: {', '.join(TEMPERATURES)}",
+        )
+        _require(
+            self.temperature.schedule != "curriculum" or self.temperature.end < 2 * self.temperature.start,
+            "recipe.temperature.end",
+            self.temperature.end,
+            "a curriculum ranges from end to 2 start - end: choose an end below twice the start",
         )
         _require(self.weighting in WEIGHTINGS, "recipe.weighting", self.weighting, f"known: {', '.join(WEIGHTINGS)}")
         for term in self.terms:
@@ -251,6 +259,12 @@ class SimpleRecipes:
             _require(valid, "recipes.teacher_shares", list(shares), "numbers from 0 up, a list a choice, not all 0")
         _require(bool(self.hints), "recipes.hints", [], "list true, false or both")
         _require(self.final_temperature > 0, "recipes.final_temperature", self.final_temperature, "above 0")
+        _require(
+            "curriculum" not in self.schedules or self.final_temperature < 2 * self.temperature[0],
+            "recipes.final_temperature",
+            self.final_temperature,
+            "a curriculum ranges from it to twice the start less it: choose less than twice the lowest temperature",
+        )
         _require(self.batch_size >= 2, "recipes.batch_size", self.batch_size, "batch norm needs at least 2 samples")
         _require(
             bool(self.teacher_taps) or self.matches == ("name",),
@@ -312,7 +326,7 @@ class SimpleRecipes:
 class StandardRecipes(SimpleRecipes):
     """The methods that helped most often in published comparisons: four on logits, four on features, both schedules.
 
-    Options and their meaning as for `simple`.
+    Args: as for `simple`.
 
     Source: Zhao 2022 (DKD), Huang 2022 (DIST), Sun 2024, Tung 2019, Tian 2020 (CRD), Chen 2021 (ReviewKD).
     """
@@ -327,7 +341,9 @@ class StandardRecipes(SimpleRecipes):
 class EveryRecipe(SimpleRecipes):
     """Every loss, schedule, policy and ensemble there is: for a large budget, or to see what works at all.
 
-    Options and their meaning as for `simple`.
+    Args: as for `simple`.
+
+    Source: `kdnas list losses`, `alpha`, `temperature` and `ensembles` name that of each.
     """
 
     losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if not (loss.feature or loss.several))

@@ -18,7 +18,8 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def weights(policy: str, temperature: float = 3.0, logits: np.ndarray = LOGITS) -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
-    return ENSEMBLES[policy](torch.tensor(logits), torch.tensor(LABELS), temperature, generator).numpy()
+    student = torch.zeros(4, 5, dtype=torch.float64)
+    return ENSEMBLES[policy](torch.tensor(logits), torch.tensor(LABELS), temperature, generator, student).numpy()
 
 
 @pytest.mark.parametrize("policy", ENSEMBLES)
@@ -51,7 +52,8 @@ def test_confidence_trusts_a_teacher_that_is_right_more_than_one_that_is_wrong()
 
 def test_random_takes_one_teacher_a_batch_and_all_of_them_in_turn():
     generator = torch.Generator().manual_seed(0)
-    drawn = [ENSEMBLES["random"](torch.tensor(LOGITS), torch.tensor(LABELS), 1.0, generator).numpy() for _ in range(60)]
+    logits, labels = torch.tensor(LOGITS), torch.tensor(LABELS)
+    drawn = [ENSEMBLES["random"](logits, labels, 1.0, generator, logits[0]).numpy() for _ in range(60)]
     assert all(sorted(found[:, 0]) == [0, 0, 1] and (found == found[:, :1]).all() for found in drawn)
     assert {int(found[:, 0].argmax()) for found in drawn} == {0, 1, 2}
 

@@ -12,7 +12,7 @@ from torch import nn
 from search_spaces import KdnasError, Registry
 from search_spaces.resnet import build_resnet, resnet_architecture
 from trainables import bank as banks
-from trainables import loop
+from trainables import terms
 from trainables.bank import Bank
 from trainables.ensembles import ENSEMBLES
 from trainables.loop import DivergedError, Normalise, evaluate, start, train
@@ -34,7 +34,7 @@ def bank(data, task, teacher, normalise):
         augmentation=task.augmentation,
         views=2,
         seed=0,
-        taps=("stage2", "penultimate"),
+        taps=("stage1", "stage2", "penultimate"),
     )
 
 
@@ -200,12 +200,14 @@ def test_every_loss_falls_when_trained_at_its_usual_weight(name, begin, go):
     # Alpha 1 for logits: what the student learns of the classes comes from the loss.
     loss = LOSSES[name]
     term = Term(name, tap="stage2" if loss.feature else None)
-    training = begin(dataclasses.replace(KD, alpha=1.0 if not loss.feature else 0.5, terms=(term,)), total_epochs=6)
+    training = begin(
+        dataclasses.replace(KD, alpha=1.0 if loss.reads == "logits" else 0.5, terms=(term,)), total_epochs=6
+    )
     assert ("0" in training.projectors) == loss.projected
     curve = go(training, 6)
     assert all(math.isfinite(point["train_loss"]) for point in curve)
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
-    if not loss.feature:  # a feature alone teaches no classes
+    if loss.reads == "logits":  # a feature alone teaches no classes
         assert curve[-1]["val_accuracy"] > 0.3
 
 
@@ -303,10 +305,10 @@ def test_temperature_runs_over_the_whole_training(begin, go, monkeypatch):
         used.append(temperature)
         return student.logits.sum() * 0
 
-    monkeypatch.setattr(loop, "LOSSES", Registry("loss", ("kd", Loss(listen))))
+    monkeypatch.setattr(terms, "LOSSES", Registry("loss", ("kd", Loss(listen))))
     go(begin(dataclasses.replace(KD, temperature=Temperature("linear", 6.0, 1.0)), total_epochs=2), 2)
     assert used == pytest.approx(np.linspace(6, 1, len(used)))
-    assert len(used) == 2 * (400 // 32)
+    assert len(used) == 2 * math.ceil(400 / 32)
 
 
 def test_learning_rate_rises_then_falls_to_0(begin, go, monkeypatch):
@@ -319,7 +321,7 @@ def test_learning_rate_rises_then_falls_to_0(begin, go, monkeypatch):
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert 0 < peak < 0.2 * len(rates)
     assert max(rates) == pytest.approx(0.1, rel=0.05)
-    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    assert 0 < rates[-1] < 0.02 * max(rates)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_dist_is_one_minus_the_correlations_of_rows_and_of_columns(temperature):
     p, q = softmax(T / temperature), softmax(S / temperature)
     rows = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)]
     columns = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)]
-    expected = temperature**2 * (np.mean(rows) + np.mean(columns))
+    expected = np.mean(rows) + np.mean(columns)
     assert value("dist", temperature) == pytest.approx(expected, rel=1e-6)
 
 
@@ -100,13 +100,13 @@ def test_normalised_hint_is_the_squared_distance_of_the_directions():
 
 def test_attention_compares_normalised_maps_of_squared_activations():
     a, b = (units((x**2).mean(axis=1).reshape(6, -1)) for x in (FS, FT))
-    assert value("attention") == pytest.approx(((a - b) ** 2).mean(), rel=1e-9)
+    assert value("attention") == pytest.approx(((a - b) ** 2).sum(axis=1).mean(), rel=1e-9)
 
 
 def test_attention_averages_the_larger_map_down():
     small = FS.reshape(6, 3, 2, 2, 2, 2).mean(axis=(3, 5))
     a, b = (units((x**2).mean(axis=1).reshape(6, -1)) for x in (small, WIDE))
-    assert value("attention", ft=WIDE) == pytest.approx(((a - b) ** 2).mean(), rel=1e-9)
+    assert value("attention", ft=WIDE) == pytest.approx(((a - b) ** 2).sum(axis=1).mean(), rel=1e-9)
 
 
 def test_nst_is_the_discrepancy_of_the_channels_under_the_squared_kernel():

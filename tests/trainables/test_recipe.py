@@ -186,6 +186,16 @@ def test_simple_recipes_need_no_tap_when_they_hold_no_hint():
         ({"schedules": ()}, "recipes.schedules"),
         ({"hints": ()}, "recipes.hints"),
         ({"taps": ()}, "recipes.taps"),
+        ({"taps": ("stage2", "stage2")}, "recipes.taps"),
+        ({"losses": ("kd", "kd")}, "recipes.losses"),
+        ({"matches": ("depth",)}, "recipes.teacher_taps"),
+        ({"matches": ("width",)}, "recipes.matches"),
+        ({"weightings": ("luck",)}, "recipes.weightings"),
+        ({"teacher_shares": ((0.0, 0.0),)}, "recipes.teacher_shares"),
+        ({"teacher_shares": ((1.0, -1.0),)}, "recipes.teacher_shares"),
+        ({"temperature": (1e-5, 2.0)}, "recipes.temperature"),
+        ({"schedules": ("curriculum",), "final_temperature": 4.0}, "recipes.final_temperature"),
+        ({"hint_losses": ("rkd_angle",), "batch_size": 512}, "recipes.batch_size"),
         ({"final_temperature": 0.0}, "recipes.final_temperature"),
         ({"batch_size": 1}, "recipes.batch_size"),
     ],
@@ -200,4 +210,5 @@ def test_simple_recipes_refuse_impossible_options_with_field_and_remedy(options,
 def test_recipe_space_documents_its_source_and_every_option(recipes):
     text = type(recipes).__doc__
     assert "Source: " in text
-    assert all(f"{field.name}: " in text for field in dataclasses.fields(recipes))
+    described = SimpleRecipes.__doc__ if "Args: as for `simple`." in text else text
+    assert all(f"{field.name}: " in described for field in dataclasses.fields(recipes))

@@ -95,7 +95,7 @@ class Contrastive(nn.Module):
 
     `-log(h(s_i, t_i)) - sum_j log(1 - h(s_i, t_j))` in both directions, with `h(a, b) = e / (e + M / N)`,
     `e = exp(a . b / 0.07) / Z`, M others drawn from a memory of all N samples that moves with momentum 0.5, Z set by
-    the first batch. Others of the same class are left out. Embeddings are linear, of length 1.
+    the first batch. Others known to be of the same class are left out. Embeddings are linear, of length 1.
 
     Source: Tian 2020, Contrastive Representation Distillation, eqs. 17 to 19 (128 dimensions; 16,384 others there,
     at most 512 here: its data set is 50 to 1,000 times larger).
@@ -140,8 +140,8 @@ class Contrastive(nn.Module):
         negative = ((memory[drawn] @ own[:, :, None]).squeeze(2) / self.heat).exp()
         if self.scale[side] == 0:
             self.scale[side] = negative.mean().detach() * len(memory)
-        noise = drawn.shape[1] / len(memory)
-        e_positive, e_negative = positive / self.scale[side], negative / self.scale[side]
+        noise, scale = drawn.shape[1] / len(memory), self.scale[side].clone()
+        e_positive, e_negative = positive / scale, negative / scale
         missed = -(e_positive / (e_positive + noise)).log()
         confused = -(noise / (e_negative + noise)).log() * valid
         return (missed + confused.sum(dim=1)).mean()
@@ -176,8 +176,8 @@ class Review(nn.Module):
     """Squared error of every teacher stage, from the student's stage fused with all deeper ones; scalar.
 
     From the deepest stage to the first, an attention over places mixes the student's stage with what came before;
-    the result is compared with the teacher's stage at full size and averaged to 4, 2 and 1 places a side, with
-    weights 1, 1/2, 1/4, 1/8.
+    the result is compared with the teacher's stage at full size and averaged to 4, 2 and 1 places a side (where that
+    is smaller), with weights 1, 1/2, 1/4, 1/8 divided by their sum.
 
     Source: Chen 2021, Distilling Knowledge via Knowledge Review, eq. 6, figure 4 (fusion) and figure 5 (HCL).
     """

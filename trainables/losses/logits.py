@@ -61,7 +61,7 @@ def dkd(
         rest_sum = rest.logsumexp(dim=1)
         target.append(torch.cat([log_p.gather(1, labels[:, None]), rest_sum[:, None]], dim=1))
         others.append((rest - rest_sum[:, None]).masked_fill(true, 0.0))
-    target_part = F.kl_div(target[0], target[1], reduction="batchmean", log_target=True)
+    target_part = _divergences(target[0], target[1]).mean()
     weights = others[1].exp().masked_fill(true, 0.0)
     others_part = (weights * (others[1] - others[0])).sum(dim=1).mean()
     return temperature**2 * (alpha * target_part + beta * others_part)
@@ -228,8 +228,7 @@ def wsld(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -
     hard_t = F.cross_entropy(t, labels, reduction="none")
     weight = 1 - torch.exp(-hard_s / (hard_t + EPSILON))
     soft_s, soft_t = (F.log_softmax(x / temperature, dim=1) for x in (student.logits, t))
-    rows = F.kl_div(soft_s, soft_t, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * (weight * rows).mean()
+    return temperature**2 * (weight * _divergences(soft_s, soft_t)).mean()
 
 
 def dtkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
@@ -257,13 +256,17 @@ def dtkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -
     both = sharp_t + sharp_s
     heat_t, heat_s = 2 * temperature * sharp_t / both, 2 * temperature * sharp_s / both
     soft_s, soft_t = F.log_softmax(student.logits / heat_s, dim=1), F.log_softmax(t / heat_t, dim=1)
-    rows = F.kl_div(soft_s, soft_t, reduction="none", log_target=True).sum(dim=1)
-    return ((heat_t * heat_s).squeeze(1) * rows).mean()
+    return ((heat_t * heat_s).squeeze(1) * _divergences(soft_s, soft_t)).mean()
 
 
 def _softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     soft_student, soft_teacher = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
-    return F.kl_div(soft_student, soft_teacher, reduction="batchmean", log_target=True) * temperature**2
+    return _divergences(soft_student, soft_teacher).mean() * temperature**2
+
+
+def _divergences(log_student: Tensor, log_teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of each row, `[batch]`; torch's own kl_div cannot be mapped over samples."""
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
 
 
 def _standardised(logits: Tensor) -> Tensor:
