@@ -1,5 +1,6 @@
 """What does a person type? Parsing and printing only; the work is done elsewhere."""
 
+import difflib
 import json
 import os
 import shlex
@@ -135,7 +136,9 @@ def list_(
         raise KdnasError("say what to list", field="KIND", remedy=f"one of {', '.join(KINDS)}")
 
     if kind not in KINDS:
-        raise KdnasError("no such list", field="KIND", value=kind, remedy=f"one of {', '.join(KINDS)}")
+        close = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise KdnasError("no such list", field="KIND", value=kind, remedy=f"{hint}one of {', '.join(KINDS)}")
     rows = catalogue(kind)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

@@ -239,6 +239,9 @@ def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -
     merged: dict[str, Any] = copy.deepcopy(dict(data or {}))
     for override in overrides:
         _override(merged, override)
+    for key in merged:
+        if not isinstance(key, str):
+            raise _misspelt("unknown key", str(key), merged[key], list(SearchConfig.model_fields))
     return _validated(SearchConfig, merged, "")
 
 

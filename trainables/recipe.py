@@ -343,7 +343,7 @@ class EveryRecipe(SimpleRecipes):
 
     Args: as for `simple`.
 
-    Source: `kdnas list losses`, `alpha`, `temperature` and `ensembles` name that of each.
+    Source: Hinton 2015 to Wei 2024; `kdnas list losses`, `alpha`, `temperature` and `ensembles` name that of each.
     """
 
     losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if not (loss.feature or loss.several))

@@ -83,12 +83,12 @@ def test_constraint_when_a_share_of_the_teacher_then_the_message_gives_the_numbe
         (("recipes.batch_size=5000",), "recipes.batch_size", "larger than the training split of 1079 samples"),
         (("task.validation=0.6", "task.test=0.4"), "task.validation", "nothing is left to train on"),
         (("task.test=1.5",), "task.test", "a share lies between 0 and 1"),
-        (("teachers.0={name: folder, path: nowhere}",), "path", "no usable model here"),
-        (("teachers.0={name: module, factory: 'no_such_package:net'}",), "teachers.factory", "cannot be imported"),
-        (("teachers.0={name: module, factory: 'builtins:dict'}",), "teachers.factory", "not an nn.Module"),
+        (("teachers.0={name: folder, path: nowhere}",), "teachers.0.path", "no usable model here"),
+        (("teachers.0={name: module, factory: 'no_such_package:net'}",), "teachers.0.factory", "cannot be imported"),
+        (("teachers.0={name: module, factory: 'builtins:dict'}",), "teachers.0.factory", "not an nn.Module"),
         (("task={name: images, path: nowhere.parquet}",), "task.path", ""),
         (("task.augmentation={shift: 8}",), "task.augmentation.shift", "does not fit images of 8 x 8 pixels"),
-        (("teachers.0.widths=[4, 1000000000000]",), "teachers.widths", "a network of this size cannot be built"),
+        (("teachers.0.widths=[100000, 100000]",), "teachers.0.widths", "a network of this size cannot be built"),
         (("resources.workers=1000000",), "resources.workers", "this machine has"),
         (("bank.cache=/dev/null/cache",), "bank.cache", "is a file"),
     ],
@@ -193,7 +193,7 @@ def test_knowledge_when_there_are_two_teachers_then_both_are_asked_and_both_have
     assert "Knowledge bank: asking 2 teachers about 2 views of 1,079 samples" in said
     alone = knowledge(planned(f"bank.cache={tmp_path / 'cache'}"), run, said.append)[1]
     assert np.array_equal(alone.logits, bank.logits[:, :1])
-    assert refusal("teachers.1={name: folder, path: nowhere}").field == "path"
+    assert refusal("teachers.1={name: folder, path: nowhere}").field == "teachers.1.path"
 
 
 def test_knowledge_when_the_cache_is_full_then_the_search_goes_on_without_it(tmp_path, run, monkeypatch):
