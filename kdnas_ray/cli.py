@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-teacher_app = typer.Typer(help="Train a teacher.", no_args_is_help=True)
+teacher_app = typer.Typer(help="Train a teacher, or find the size that teaches best.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `kdnas search` made it.")]
@@ -249,6 +249,29 @@ def teacher_train(
     others = [word for word in settings or [] if not word.startswith("teachers")]
     words = ["kdnas", "search", *others, f"teachers=[{{name: folder, path: {out}}}]"]
     typer.echo(f"Use it: {shlex.join(words)}")
+
+
+@teacher_app.command("rank")
+def teacher_rank(
+    settings: Settings = None,
+    widths: Annotated[str, typer.Option("--widths", metavar="W,W,…", help="Channels of the first stage.")] = "",
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="A student's; default max_epochs.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Students of each teacher.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Train teachers of growing width and see which of them teaches one fixed student best."""
+    from kdnas_ray.live import Narrator
+    from kdnas_ray.teacher_ranking import parse_widths, rank_teachers, ranking_table, verdict
+
+    chosen = _config(settings)
+    narrator = Narrator(Console(highlight=False, soft_wrap=True, stderr=True))
+    found = rank_teachers(chosen, parse_widths(widths), epochs=epochs, seeds=seeds, say=narrator.say)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+        return
+    console = _console()
+    console.print(ranking_table(found))
+    console.print(verdict(found), markup=False)
 
 
 def _config(settings: list[str] | None) -> Any:

@@ -28,7 +28,7 @@ from search_spaces import SPACES, KdnasError, Registry, first_line
 from trainables.evaluators import EVALUATORS
 from trainables.recipe import RECIPES
 from trainables.tasks import TASKS
-from trainables.teachers import TEACHERS
+from trainables.teachers import TEACHERS, check_order
 
 WANTED = {  # pydantic's name for a mistake: what to write instead
     "tuple_type": "give a list, such as [0.3, 0.9]",
@@ -204,6 +204,7 @@ class SearchConfig(_Section):
             object.__setattr__(self, "recipes", dataclasses.replace(self.recipes, ensembles=("average",)))
         if not self.teachers:
             raise KdnasError("there is none", field="teachers", value=[], remedy="list at least one teacher")
+        check_order(self.teachers)
         for name in self.objectives:
             if name not in OBJECTIVES:
                 raise _misspelt("unknown objective", "objectives", name, list(OBJECTIVES))

@@ -98,11 +98,13 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
     """The trained teachers and their bank, from the run folder or the cache where they are known already."""
     config, data = made.config, made.data
     cache = cache_folder(config.bank.cache)
-    teachers = [
-        _own_teacher(teacher_folder(run, index), say)
-        or obtain(settings, data, config.task, seed=config.seed + index, cache=cache, say=say)
-        for index, settings in enumerate(config.teachers)
-    ]
+    teachers: list[Teacher] = []
+    for index, settings in enumerate(config.teachers):
+        previous, seed = (teachers[-1] if teachers else None), config.seed + index
+        teachers.append(
+            _own_teacher(teacher_folder(run, index), say)
+            or obtain(settings, data, config.task, seed=seed, cache=cache, say=say, previous=previous)
+        )
     augmentation, views = config.task.augmentation, config.bank.views
     digests = [teacher.digest for teacher in teachers]
     key = banks.digest(digests, data.digest(), augmentation, views, config.seed, made.taps)

@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from trainables import bank as banks
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, Point, Training, evaluate, start, train
 from trainables.model_files import load_student, restore_training, save_student, save_training
-from trainables.recipe import Recipe
+from trainables.recipe import Recipe, Temperature
 from trainables.tasks.base import Data, Task
 
 Say = Callable[[str], None]
@@ -54,7 +54,8 @@ class Teacher:
 class TrainedTeacher:
     """A residual network, trained on the task's labels and kept in the cache.
 
-    Source: He 2016, Deep Residual Learning for Image Recognition.
+    Source: He 2016, Deep Residual Learning for Image Recognition; Cho and Hariharan 2019, On the Efficacy of Knowledge
+    Distillation (`stop_epoch`: teachers stopped early teach small students better).
 
     Args:
         stem: channels of the first convolution.
@@ -65,6 +66,7 @@ class TrainedTeacher:
         weight_decay: L2 penalty.
         batch_size: samples a step.
         views: augmented views of the data it sees in turn.
+        stop_epoch: epoch after which it ends, its schedule being as long as `epochs`; null for the whole training.
     """
 
     stem: int = 32
@@ -75,19 +77,35 @@ class TrainedTeacher:
     weight_decay: float = 5e-4
     batch_size: int = 64
     views: int = 8
+    stop_epoch: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("stem", "widths", "depths", "epochs", "views"):
             value = getattr(self, name)
             values = value if isinstance(value, tuple) else (value,)
             if min(values, default=1) < 1 or max(values, default=1) > 100_000:
-                raise KdnasError("values lie between 1 and 100,000", field=f"teachers.{name}", value=value)
+                remedy = "choose whole numbers in this range"
+                raise KdnasError(
+                    "values lie between 1 and 100,000", field=f"teachers.{name}", value=value, remedy=remedy
+                )
+        if not 1 <= self.last_epoch <= self.epochs:
+            raise KdnasError(
+                f"the training has the epochs 1 to {self.epochs}",
+                field="teachers.stop_epoch",
+                value=self.stop_epoch,
+                remedy=f"choose 1 to {self.epochs}, or null for the whole training",
+            )
         try:
             resnet_architecture(self.stem, self.widths, self.depths)
             self.recipe()
         except KdnasError as error:  # the user wrote `teachers.learning_rate`, not `recipe.learning_rate`
             field = f"teachers.{error.field.rpartition('.')[2]}"
             raise KdnasError(error.problem, field=field, value=error.value, remedy=error.remedy) from error
+
+    @property
+    def last_epoch(self) -> int:
+        """Epoch after which its training ends."""
+        return self.epochs if self.stop_epoch is None else self.stop_epoch
 
     def recipe(self) -> Recipe:
         """How the teacher itself is trained: on the labels."""
@@ -98,6 +116,51 @@ class TrainedTeacher:
             weight_decay=self.weight_decay,
             batch_size=self.batch_size,
         )
+
+
+@dataclass(frozen=True)
+class AssistantTeacher(TrainedTeacher):
+    """A smaller residual network that learned from the teacher listed just before it, and bridges the gap to students.
+
+    By default a tenth of the default teacher's parameters: in the middle, on a logarithmic scale, between it and a
+    student of a hundredth.
+
+    Source: Mirzadeh 2020, Improved Knowledge Distillation via Teacher Assistant (TAKD).
+
+    Args:
+        stem: channels of the first convolution.
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        epochs: length of its training.
+        learning_rate: peak learning rate of SGD with Nesterov momentum.
+        weight_decay: L2 penalty.
+        batch_size: samples a step.
+        views: augmented views of the data it sees in turn.
+        stop_epoch: epoch after which it ends, its schedule being as long as `epochs`; null for the whole training.
+        alpha: weight of its own distillation, 0 (labels only) to 1 (its teacher only).
+        temperature: of its own distillation's soft targets.
+    """
+
+    stem: int = 16
+    widths: tuple[int, ...] = (16, 32, 64)
+    depths: tuple[int, ...] = (1, 1, 1)
+    alpha: float = 0.7
+    temperature: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.temperature <= 1000:
+            raise KdnasError(
+                "not possible",
+                field="teachers.temperature",
+                value=self.temperature,
+                remedy="stay between 0.01 and 1000",
+            )
+        super().__post_init__()
+
+    def recipe(self) -> Recipe:
+        """How the assistant itself is trained: on the labels and its teacher's logits."""
+        temperature = Temperature(start=self.temperature)
+        return replace(super().recipe(), alpha=self.alpha, temperature=temperature, terms=Recipe().terms)
 
 
 @dataclass(frozen=True)
@@ -128,9 +191,19 @@ class ModuleTeacher:
 
 
 TEACHERS: Registry[type] = Registry(
-    "teacher", ("trained", TrainedTeacher), ("folder", FolderTeacher), ("module", ModuleTeacher)
+    "teacher",
+    ("trained", TrainedTeacher),
+    ("assistant", AssistantTeacher),
+    ("folder", FolderTeacher),
+    ("module", ModuleTeacher),
 )
 TeacherSettings = TrainedTeacher | FolderTeacher | ModuleTeacher
+
+
+def check_order(settings: Sequence[TeacherSettings]) -> None:
+    """Raises if an assistant comes first, where there is no teacher that it could learn from."""
+    if isinstance(settings[0], AssistantTeacher):
+        raise _nobody_before()
 
 
 def build_teacher(settings: TeacherSettings, shape: Shape, classes: int) -> nn.Module:
@@ -182,7 +255,16 @@ def check_taps(model: nn.Module, shape: Shape, needed: Sequence[str]) -> dict[st
     return tap_shapes(model, shape, needed) if needed else {}
 
 
-def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cache: Path, say: Say) -> Teacher:
+def obtain(
+    settings: TeacherSettings,
+    data: Data,
+    task: Task,
+    *,
+    seed: int,
+    cache: Path,
+    say: Say,
+    previous: Teacher | None = None,
+) -> Teacher:
     """The trained teacher: from the cache, from its files, or trained now.
 
     Args:
@@ -192,6 +274,7 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
         seed: of its weights and sample order.
         cache: folder for trained teachers.
         say: told in one line what is being done.
+        previous: the teacher listed before it; an assistant learns from it, others do without.
 
     Raises:
         KdnasError: it cannot be read or built, does not fit the task, or its training diverges.
@@ -203,9 +286,10 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
         meta = load_student(Path(settings.path))[1] if isinstance(settings, FolderTeacher) else {}
         name = str(settings.path) if isinstance(settings, FolderTeacher) else settings.factory
         return Teacher(name, model, _answers_digest(settings, model, loss), accuracy, meta=meta)
-    key = hashlib.sha256(
-        json.dumps([banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed]).encode()
-    ).hexdigest()[:16]
+    parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed]
+    if isinstance(settings, AssistantTeacher):
+        parts.append(_its_teacher(previous).digest)
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     folder = cache / "teachers" / key
     if (folder / "teacher.json").exists():
         try:
@@ -213,7 +297,7 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
         except KdnasError as error:
             say(f"The cached teacher cannot be used ({error.problem}); training it again.")
     checkpoint = cache / "teachers" / f"{key}.pt"
-    teacher = train_teacher(settings, data, task, seed=seed, say=say, checkpoint=checkpoint)
+    teacher = train_teacher(settings, data, task, seed=seed, say=say, checkpoint=checkpoint, previous=previous)
     try:
         save_teacher(folder, teacher)
         checkpoint.unlink(missing_ok=True)
@@ -223,9 +307,16 @@ def obtain(settings: TeacherSettings, data: Data, task: Task, *, seed: int, cach
 
 
 def train_teacher(
-    settings: TrainedTeacher, data: Data, task: Task, *, seed: int, say: Say, checkpoint: Path | None = None
+    settings: TrainedTeacher,
+    data: Data,
+    task: Task,
+    *,
+    seed: int,
+    say: Say,
+    checkpoint: Path | None = None,
+    previous: Teacher | None = None,
 ) -> Teacher:
-    """Teacher trained on the task's labels.
+    """Teacher trained on the task's labels, an assistant on its teacher's answers too.
 
     Args:
         settings: network and length of the training.
@@ -234,32 +325,43 @@ def train_teacher(
         seed: of its weights and sample order.
         say: told the validation accuracy after every epoch; what it raises ends the training.
         checkpoint: file that is written after every epoch and that an interrupted training goes on from.
+        previous: the teacher that an assistant learns from.
 
     Raises:
-        KdnasError: the training diverges.
+        KdnasError: the training diverges, or an assistant has no teacher.
     """
     normalise = Normalise(data.mean, data.std)
     architecture = resnet_architecture(settings.stem, settings.widths, settings.depths)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_resnet(architecture, data.shape, len(data.classes))
-    bank = banks.without_teacher(data.train, augmentation=task.augmentation, views=settings.views, seed=seed)
+    assists = isinstance(settings, AssistantTeacher)
+    whom = "assistant" if assists else "teacher"
+    bank = banks.build(
+        data.train,
+        [_its_teacher(previous).model] if assists else [],
+        normalise,
+        augmentation=task.augmentation,
+        views=settings.views,
+        seed=seed,
+    )
     training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs)
     if checkpoint is not None and restore_training(checkpoint, training):
-        say(f"Training the teacher: going on after epoch {training.epoch}")
-    for epoch in range(training.epoch + 1, settings.epochs + 1):
+        say(f"Training the {whom}: going on after epoch {training.epoch}")
+    last = settings.last_epoch
+    for epoch in range(training.epoch + 1, last + 1):
         try:
             point = train(training, bank, data.validation, task, normalise, epoch)[-1]
         except DivergedError as error:
             raise KdnasError(
-                f"the teacher's training diverged ({error})",
+                f"the {whom}'s training diverged ({error})",
                 field="teachers.learning_rate",
                 value=settings.learning_rate,
                 remedy="choose a smaller learning rate",
             ) from error
-        if checkpoint is not None and epoch < settings.epochs:
+        if checkpoint is not None and epoch < last:
             checkpoint = _kept(checkpoint, training, say)
-        say(f"Training the teacher: epoch {epoch}/{settings.epochs}, validation accuracy {point['val_accuracy']:.4f}")
+        say(f"Training the {whom}: epoch {epoch}/{last}, validation accuracy {point['val_accuracy']:.4f}")
     meta = {
         "space": {"name": SPACES.name_of(ResNetSpace), "stages": len(settings.widths)},
         "architecture": architecture.to_json(),
@@ -269,7 +371,7 @@ def train_teacher(
         "std": list(data.std),
     }
     accuracy = training.curve[-1]["val_accuracy"]
-    return Teacher("trained", model.eval(), _weights_digest(model), accuracy, training.curve, meta)
+    return Teacher(TEACHERS.name_of(settings), model.eval(), _weights_digest(model), accuracy, training.curve, meta)
 
 
 def save_teacher(folder: Path, teacher: Teacher) -> None:
@@ -304,6 +406,21 @@ def read_teacher(folder: Path) -> Teacher:
             value=str(folder),
             remedy="delete the folder: the teacher is trained again",
         ) from error
+
+
+def _its_teacher(previous: Teacher | None) -> Teacher:
+    if previous is None:
+        raise _nobody_before()
+    return previous
+
+
+def _nobody_before() -> KdnasError:
+    return KdnasError(
+        "an assistant learns from the teacher listed before it, and there is none",
+        field="teachers.0",
+        value="assistant",
+        remedy="list its teacher first, for example teachers=[trained, assistant]",
+    )
 
 
 def _kept(checkpoint: Path, training: Training, say: Say) -> Path | None:

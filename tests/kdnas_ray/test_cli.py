@@ -47,7 +47,9 @@ def test_version_when_asked_then_is_the_packages(kdnas):
     assert kdnas("--version") == (0, f"kdnas {kdnas_ray.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["search"], ["teacher"], ["teacher", "train"], ["list"], ["config"]])
+@pytest.mark.parametrize(
+    "command", [[], ["search"], ["teacher"], ["teacher", "train"], ["teacher", "rank"], ["list"], ["config"]]
+)
 def test_help_when_asked_then_explains_every_command(kdnas, command):
     code, out, _ = kdnas(*command, "--help")
     assert code == 0
@@ -246,6 +248,45 @@ def test_teacher_when_trained_then_lies_in_a_folder_that_a_search_can_use(kdnas)
 
 def test_teacher_when_it_is_trained_already_then_is_refused(kdnas):
     assert_refused(kdnas("teacher", "train", "teachers=[{name: folder, path: x}]"), "this teacher is trained already")
+
+
+TINY_RANK = (
+    "task.validation=0.5", "task.test=0.3", "bank.views=1", "constraints.params.of_teacher=0.9", "space.stages=1",
+    "teachers=[{stem: 8, widths: [8], depths: [1], epochs: 1, views: 1}]", "bank.cache=cache",
+)  # fmt: skip
+
+
+def test_teachers_when_ranked_then_the_best_is_marked_and_a_line_says_whether_it_is_the_biggest(kdnas):
+    words = ("teacher", "rank", *TINY_RANK, "--widths", "16,8", "--epochs", "1", "--seeds", "2")
+    code, out, err = kdnas(*words)
+    assert code == 0
+    assert "Training the teacher: " in err
+    head, narrow, wide, alone, verdict = out.splitlines()
+    assert "student's validation" in head
+    assert (narrow.split()[0], wide.split()[0]) == ("8", "16")
+    assert ("← best" in narrow) != ("← best" in wide)
+    assert " ± " in alone
+    assert "The biggest teacher is" in verdict
+    code, out, _ = kdnas(*words, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [row["width"] for row in found["teachers"]] == [8, 16]
+    assert found["biggest_is_best"] == ("is the best" in verdict)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ((), ("--widths = ''", "there is none", "--widths 8,16,32,64")),
+        (("--widths", ","), ("--widths = ','", "there is none")),
+        (("--widths", "8,0"), ("--widths = '0'", "from 1 up", "--widths 8,16,32,64")),
+        (("--widths", "8,-4"), ("--widths = '-4'", "from 1 up")),
+        (("--widths", "8", "teachers=[{name: folder, path: x}]"), ("teachers.0 = 'folder'", "choose `trained`")),
+        (("--widths", "8", "constraints.params=3"), ("constraints", "loosen the constraint")),
+    ],
+)
+def test_teachers_when_they_cannot_be_ranked_then_names_field_value_and_remedy(kdnas, words, parts):
+    assert_refused(kdnas("teacher", "rank", *words), "Error: ", *parts)
 
 
 def test_ui_when_nothing_was_tracked_here_then_is_refused(kdnas, monkeypatch):

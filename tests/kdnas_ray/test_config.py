@@ -130,8 +130,15 @@ def test_entry_of_every_registry_when_named_then_is_known(key, registry, name):
         if field.default is field.default_factory is dataclasses.MISSING
     }
     entry = {"name": name, **required}
-    value = getattr(read({key: [entry] if key == "teachers" else entry}), key)
-    assert type(value[0] if key == "teachers" else value) is registry[name]
+    value = getattr(read({key: ["trained", entry] if key == "teachers" else entry}), key)
+    assert type(value[1] if key == "teachers" else value) is registry[name]
+
+
+def test_assistant_when_it_comes_first_then_is_refused_as_nobody_taught_it():
+    error = refusal({"teachers": ["assistant", "trained"]})
+    assert (error.field, error.value) == ("teachers.0", "assistant")
+    assert "teachers=[trained, assistant]" in error.remedy
+    assert refusal({}, ("teachers=[assistant]",)).field == "teachers.0"
 
 
 @pytest.mark.parametrize(

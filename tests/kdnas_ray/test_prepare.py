@@ -196,6 +196,19 @@ def test_knowledge_when_there_are_two_teachers_then_both_are_asked_and_both_have
     assert refusal("teachers.1={name: folder, path: nowhere}").field == "teachers.1.path"
 
 
+def test_knowledge_when_the_second_is_an_assistant_then_it_learned_from_the_first_and_can_teach_alone(tmp_path, run):
+    assistant = "{name: assistant, stem: 2, widths: [2], depths: [1], epochs: 1, views: 2}"
+    shares = ("recipes.teacher_shares=[[0, 1], [1, 1]]", f"bank.cache={tmp_path / 'cache'}")
+    said: list[str] = []
+    first = knowledge(planned(f"teachers.1={assistant}", *shares), run, said.append)[0]
+    assert sum(line.startswith("Training the assistant") for line in said) == 1
+    assert [teacher.name for teacher in first] == ["trained", "assistant"]
+    again = knowledge(planned(f"teachers.1={assistant}", *shares), run, said.append)[0]
+    assert [teacher.digest for teacher in again] == [teacher.digest for teacher in first]
+    other = knowledge(planned(f"teachers.1={assistant}", "teachers.0.learning_rate=0.2", *shares), run, said.append)[0]
+    assert other[1].digest != first[1].digest  # another teacher, another assistant
+
+
 def test_knowledge_when_the_cache_is_full_then_the_search_goes_on_without_it(tmp_path, run, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

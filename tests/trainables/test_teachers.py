@@ -18,6 +18,7 @@ from trainables.loop import evaluate
 from trainables.tasks import DigitsTask
 from trainables.teachers import (
     TEACHERS,
+    AssistantTeacher,
     FolderTeacher,
     ModuleTeacher,
     TrainedTeacher,
@@ -401,12 +402,64 @@ def test_check_taps_lists_the_known_ones_when_one_is_missing(teacher):
         ({"learning_rate": 0.0}, "teachers.learning_rate"),
         ({"weight_decay": -1.0}, "teachers.weight_decay"),
         ({"batch_size": 1}, "teachers.batch_size"),
+        ({"stop_epoch": 0}, "teachers.stop_epoch"),
+        ({"stop_epoch": 6, "epochs": 5}, "teachers.stop_epoch"),
     ],
 )
 def test_trained_teacher_refuses_impossible_options_with_the_field(options, field):
     with pytest.raises(KdnasError) as caught:
         TrainedTeacher(**options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("field", "value"), [("alpha", 1.1), ("temperature", 0.0), ("stem", 0), ("stop_epoch", 99)])
+def test_assistant_refuses_impossible_options_with_the_field(field, value):
+    with pytest.raises(KdnasError) as caught:
+        AssistantTeacher(**{field: value})
+    assert (caught.value.field, caught.value.value) == (f"teachers.{field}", value)
+    assert caught.value.remedy
+
+
+def test_teacher_stopped_early_is_the_whole_training_cut_short(tiny, get, teacher):
+    stopped, said = get(dataclasses.replace(tiny, stop_epoch=2))
+    assert stopped.curve == teacher.curve[:2]
+    assert stopped.val_accuracy == teacher.curve[1]["val_accuracy"]
+    assert [line.split(",")[0] for line in said] == [f"Training the teacher: epoch {n}/2" for n in (1, 2)]
+    shorter, _ = get(dataclasses.replace(tiny, epochs=2))  # another schedule, and another teacher in the cache
+    assert shorter.curve[1] != stopped.curve[1]
+
+
+def test_assistant_learns_from_the_teacher_before_it(data, task, teacher, tiny):
+    def taught(**options):
+        settings = AssistantTeacher(4, (4, 8), (1, 1), epochs=2, batch_size=32, views=2, **options)
+        return teachers.train_teacher(settings, data, task, seed=0, say=quiet, previous=teacher)
+
+    plain = dataclasses.replace(tiny, stem=4, widths=(4, 8), epochs=2)
+    alone = teachers.train_teacher(plain, data, task, seed=0, say=quiet)
+    assert taught(alpha=0.0).curve == alone.curve
+    assert taught(alpha=0.9).curve != alone.curve
+    assert taught(alpha=0.9).curve != taught(alpha=0.9, temperature=1.0).curve
+
+
+def test_assistant_is_kept_and_read_like_a_trained_one_for_each_teacher_of_its_own(data, task, teacher, tmp_path):
+    settings, said = AssistantTeacher(4, (4,), (1,), epochs=2, batch_size=32, views=2), []
+
+    def get(previous):
+        said.clear()
+        return obtain(settings, data, task, seed=0, cache=tmp_path, say=said.append, previous=previous)
+
+    first = get(teacher)
+    assert [line.split(",")[0] for line in said] == [f"Training the assistant: epoch {n}/2" for n in (1, 2)]
+    again = get(teacher)
+    assert said == []
+    assert (again.name, again.digest, again.meta) == ("assistant", first.digest, first.meta)
+    get(dataclasses.replace(teacher, digest="another"))
+    assert len(said) == 2
+    save_teacher(tmp_path / "saved", first)
+    assert same(build_teacher(FolderTeacher(tmp_path / "saved"), SHAPE, 10), first.model)
+    with pytest.raises(KdnasError, match="there is none") as caught:
+        get(None)
+    assert caught.value.field == "teachers.0"
 
 
 def test_every_teacher_documents_its_options():
