@@ -106,6 +106,12 @@ class BankSettings(_Section):
 
     views: int = Field(strict=True, default=8, ge=1, le=1000)
     """Seeded augmented views kept; epoch e reads view e mod views; view 0 is not augmented."""
+    pool: int | None = Field(strict=True, default=None, ge=1)
+    """Feature maps are averaged down to at most so many places in height and width; null to keep them as they are."""
+    top_k: int | None = Field(strict=True, default=None, ge=2)
+    """Logits kept of each answer, for tasks with many classes; the others are rebuilt roughly; null to keep all."""
+    max_bytes: int | None = Field(strict=True, default=None, ge=1)
+    """Refuse a search whose bank would need more bytes of object store than this; null for no bound."""
     cache: Path | None = None
     """Folder for trained teachers and banks, shared by all runs (default: KDNAS_CACHE or ~/.cache/kdnas_ray)."""
 

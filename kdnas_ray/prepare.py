@@ -20,7 +20,7 @@ from kdnas_ray.runs import check_creatable
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
 from trainables import bank as banks
 from trainables.augment import check_fits
-from trainables.bank import Bank
+from trainables.bank import Bank, pooled
 from trainables.loop import Normalise
 from trainables.losses import check_feature
 from trainables.tasks.base import Data
@@ -64,7 +64,8 @@ def plan(config: SearchConfig) -> Plan:
     _check_batch(config, data)
     model, *_ = [_built(config, index, shape, classes) for index in range(len(config.teachers))]  # all must fit
     taps = tuple(config.recipes.needed_taps())
-    teacher_shapes = check_taps(model, shape, taps)
+    teacher_shapes = {tap: pooled(size, config.bank.pool) for tap, size in check_taps(model, shape, taps).items()}
+    _check_bank(config, data, teacher_shapes)
     _check_student_taps(config, data, teacher_shapes)
     teacher_costs = count_model(model, shape)
     bounds = limits(config.constraints, teacher_costs)
@@ -107,7 +108,9 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
         )
     augmentation, views = config.task.augmentation, config.bank.views
     digests = [teacher.digest for teacher in teachers]
-    key = banks.digest(digests, data.digest(), augmentation, views, config.seed, made.taps)
+    key = banks.digest(
+        digests, data.digest(), augmentation, views, config.seed, made.taps, config.bank.pool, config.bank.top_k
+    )
     folder = cache / "banks" / key
     if folder.exists():
         try:
@@ -126,6 +129,8 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
         views=views,
         seed=config.seed,
         taps=made.taps,
+        pool=config.bank.pool,
+        top_k=config.bank.top_k,
         on_view=lambda view: say(f"Knowledge bank: view {view + 1} of {views}"),
     )
     try:
@@ -161,6 +166,29 @@ def check_folder(run: Path) -> None:
             remedy=f"choose another folder, or go on with `kdnas resume {run}`",
         )
     check_creatable(run, "--out")
+
+
+def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...]]) -> None:
+    settings, classes = config.bank, len(data.classes)
+    if settings.top_k is not None and settings.top_k > classes:
+        raise KdnasError(
+            f"there are {classes} classes",
+            field="bank.top_k",
+            value=settings.top_k,
+            remedy=f"choose 2 to {classes}, or null to keep all logits",
+        )
+    parts = banks.sizes(
+        settings.views, len(config.teachers), len(data.train), classes, taps, top_k=settings.top_k
+    )  # fmt: skip
+    needed = sum(parts.values())
+    if settings.max_bytes is not None and needed > settings.max_bytes:
+        listed = ", ".join(f"{name} {size:,}" for name, size in parts.items())
+        raise KdnasError(
+            f"the bank would take {needed:,} bytes",
+            field="bank.max_bytes",
+            value=settings.max_bytes,
+            remedy=f"it holds {listed}: name fewer recipes.taps, lower bank.views or bank.pool, or set bank.top_k",
+        )
 
 
 def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tuple[int, ...]]) -> None:

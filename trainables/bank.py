@@ -6,6 +6,7 @@ maps one copy into every worker of a node; a batch is gathered by index.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from search_spaces import KdnasError
 from trainables.augment import Augmentation, Transforms, apply, draw
 from trainables.files import whole_folder
 from trainables.tasks.base import Split
+from trainables.top_logits import TopLogits, compress, stacked, top_bytes, typical
 
 FORMAT = 3
 INFERENCE_BATCH = 512
@@ -60,7 +63,7 @@ class Bank:
     Args:
         images: `[N, C, H, W]` uint8, untransformed.
         labels: `[N]` int64.
-        logits: `[V, T, N, K]` float16; T may be 0 (training on the labels alone).
+        logits: `[V, T, N, K]` float16, or the largest of them; T may be 0 (training on the labels alone).
         taps: `{name: [V, N, …]}` float16, features of the first teacher.
         augmentation: the transforms that views are drawn from; view 0 is the identity.
         seed: seed of the views.
@@ -69,7 +72,7 @@ class Bank:
 
     images: np.ndarray
     labels: np.ndarray
-    logits: np.ndarray
+    logits: np.ndarray | TopLogits
     taps: dict[str, np.ndarray]
     augmentation: Augmentation
     seed: int
@@ -104,7 +107,10 @@ class Bank:
             taps: names of the teacher features to gather.
         """
         images = torch.from_numpy(np.take(self.images, indices, axis=0))
-        logits = np.take(self.logits[view], indices, axis=1).astype(np.float32)
+        if isinstance(self.logits, TopLogits):
+            logits = self.logits.rows(view, indices)
+        else:
+            logits = np.take(self.logits[view], indices, axis=1).astype(np.float32)
         return Batch(
             images=apply(images, transforms.rows(indices)),
             labels=torch.from_numpy(np.take(self.labels, indices)),
@@ -126,6 +132,8 @@ def build(
     views: int,
     seed: int,
     taps: Sequence[str] = (),
+    pool: int | None = None,
+    top_k: int | None = None,
     on_view: Callable[[int], None] = lambda view: None,
 ) -> Bank:
     """Bank with every teacher's answer to every view of the split.
@@ -138,6 +146,8 @@ def build(
         views: how many views, at least 1; the first is the identity.
         seed: seed of the views.
         taps: features of the first teacher to keep.
+        pool: maps are averaged down to at most so many places in height and width; None to keep them as they are.
+        top_k: keep only so many of each answer's logits, 2 to K, and the others roughly; None to keep all.
         on_view: told the number of each view before it is computed; what it raises ends the work.
 
     Raises:
@@ -148,19 +158,26 @@ def build(
     if not teachers:
         return bank
     seen: list[dict[str, np.ndarray]] = []
-    logits: list[np.ndarray] = []
+    dense: list[np.ndarray] = []
+    short: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
+    habits: list[np.ndarray] = []
     for view in range(views):
         on_view(view)
         transforms = bank.transforms(view)
         answers = [
-            _answers(bank, model, normalise, view, transforms, taps if first else ())
+            _answers(bank, model, normalise, view, transforms, taps if first else (), pool)
             for first, model in _first(teachers)
         ]
-        logits.append(np.stack([answer for answer, _ in answers]))
         seen.append(answers[0][1])
-    stacked = {name: np.stack([features[name] for features in seen]) for name in taps}
-    sizes = tuple(sum(part.numel() for part in teacher.parameters()) for teacher in teachers)
-    return Bank(bank.images, bank.labels, np.stack(logits), stacked, augmentation, seed, sizes)
+        if top_k is None:
+            dense.append(np.stack([logits for logits, _ in answers]))
+            continue
+        habits = habits or [typical(logits) for logits, _ in answers]
+        short.append([compress(logits, habit, top_k) for (logits, _), habit in zip(answers, habits, strict=True)])
+    kept = np.stack(dense) if top_k is None else stacked(short, np.stack(habits))
+    maps = {name: np.stack([features[name] for features in seen]) for name in taps}
+    params = tuple(sum(part.numel() for part in teacher.parameters()) for teacher in teachers)
+    return Bank(bank.images, bank.labels, kept, maps, augmentation, seed, params)
 
 
 def without_teacher(split: Split, *, augmentation: Augmentation, views: int, seed: int) -> Bank:
@@ -170,17 +187,55 @@ def without_teacher(split: Split, *, augmentation: Augmentation, views: int, see
 
 
 def digest(
-    weights: Sequence[str], data: str, augmentation: Augmentation, views: int, seed: int, taps: Sequence[str]
+    weights: Sequence[str],
+    data: str,
+    augmentation: Augmentation,
+    views: int,
+    seed: int,
+    taps: Sequence[str],
+    pool: int | None = None,
+    top_k: int | None = None,
 ) -> str:
-    """Sixteen hexadecimal digits that name a bank: hash of weights, data, views and taps."""
-    parts = [FORMAT, list(weights), data, vars(augmentation), views, seed, sorted(taps)]
+    """Sixteen hexadecimal digits that name a bank: hash of weights, data, views, taps and what is kept of them."""
+    parts = [FORMAT, list(weights), data, vars(augmentation), views, seed, sorted(taps), pool, top_k]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def pooled(shape: tuple[int, ...], pool: int | None) -> tuple[int, ...]:
+    """Shape of a feature in the bank: a map `(C, H, W)` has at most `pool` x `pool` places."""
+    return shape if pool is None or len(shape) != 3 else (shape[0], *(min(size, pool) for size in shape[1:]))
+
+
+def sizes(
+    views: int,
+    teachers: int,
+    samples: int,
+    classes: int,
+    taps: Mapping[str, tuple[int, ...]],
+    *,
+    top_k: int | None = None,
+) -> dict[str, int]:
+    """Bytes of the logits and of each tap `tap.NAME`, before anything is computed.
+
+    Args:
+        views: how many.
+        teachers: how many.
+        samples: in the training split.
+        classes: how many.
+        taps: their shapes without the batch, pooled.
+        top_k: as in `build`.
+    """
+    full = 2 * views * teachers * samples * classes
+    logits = full if top_k is None else top_bytes(views, teachers, samples, classes, top_k)
+    return {"logits": logits, **{f"tap.{name}": 2 * views * samples * math.prod(taps[name]) for name in taps}}
 
 
 def save(bank: Bank, folder: Path) -> None:
     """Write the teachers' answers to `folder` (bank.safetensors, bank.json); images stay with the data."""
     with whole_folder(folder) as draft:
-        arrays = {"logits": bank.logits, **{f"tap.{name}": value for name, value in bank.taps.items()}}
+        logits = vars(bank.logits) if isinstance(bank.logits, TopLogits) else {"all": bank.logits}
+        arrays = {f"logits.{name}": value for name, value in logits.items()}
+        arrays |= {f"tap.{name}": value for name, value in bank.taps.items()}
         safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
         digest_of_file = _file_digest(draft / "bank.safetensors")
         facts = {
@@ -203,18 +258,26 @@ def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -
         if facts["sha256"] != _file_digest(folder / "bank.safetensors"):
             raise _corrupt(folder, "its checksum does not match")
         arrays = safetensors.numpy.load_file(folder / "bank.safetensors")
-        logits, sizes = arrays.pop("logits"), tuple(int(size) for size in facts["teacher_params"])
+        parts = {name.removeprefix("logits."): arrays[name] for name in arrays if name.startswith("logits.")}
+        logits = parts["all"] if "all" in parts else TopLogits(**parts)
+        params = tuple(int(size) for size in facts["teacher_params"])
         taps = {name: arrays[f"tap.{name}"] for name in facts["taps"]}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _corrupt(folder, f"it cannot be read ({error})") from error
     for samples in (logits.shape[2], *(tap.shape[1] for tap in taps.values())):
         if samples != len(split):
             raise _corrupt(folder, f"it holds {samples} samples, the data {len(split)}")
-    return Bank(split.images, split.labels, logits, taps, augmentation, seed, sizes)
+    return Bank(split.images, split.labels, logits, taps, augmentation, seed, params)
 
 
 def _answers(
-    bank: Bank, model: nn.Module, normalise: nn.Module, view: int, transforms: Transforms, taps: Sequence[str]
+    bank: Bank,
+    model: nn.Module,
+    normalise: nn.Module,
+    view: int,
+    transforms: Transforms,
+    taps: Sequence[str],
+    pool: int | None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     logits: list[np.ndarray] = []
     features: dict[str, list[np.ndarray]] = {name: [] for name in taps}
@@ -226,8 +289,13 @@ def _answers(
             answer, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
             logits.append(_half(answer))
             for name in taps:
-                features[name].append(_half(seen[name]))
+                features[name].append(_half(_averaged(seen[name], pool)))
     return np.concatenate(logits), {name: np.concatenate(parts) for name, parts in features.items()}
+
+
+def _averaged(x: Tensor, pool: int | None) -> Tensor:
+    shape = pooled(tuple(x.shape[1:]), pool)
+    return x if shape == tuple(x.shape[1:]) else F.adaptive_avg_pool2d(x, (shape[1], shape[2]))
 
 
 def _half(x: Tensor) -> np.ndarray:

@@ -254,6 +254,9 @@ def test_name_when_misspelt_then_suggests_the_right_one():
         ({"budget": {1: 2}}, "budget.1"),
         ({1: 2}, "1"),
         ({"bank": {"views": 0}}, "bank.views"),
+        ({"bank": {"pool": 0}}, "bank.pool"),
+        ({"bank": {"top_k": 1}}, "bank.top_k"),
+        ({"bank": {"max_bytes": 0}}, "bank.max_bytes"),
         ({"resources": {"cpu": 0}}, "resources.cpu"),
         ({"resources": {"gpu": -1}}, "resources.gpu"),
         ({"resources": {"workers": 0}}, "resources.workers"),
@@ -324,7 +327,10 @@ def test_value_when_impossible_then_names_the_field_and_what_to_do(data, field):
 @pytest.mark.parametrize(("data", "remedy"), [
     ({"budget": 5}, "give an object with keys of: trials, wall_s"),
     ({"task": {"augmentation": 5}}, "give an object with keys of: shift, crop, flip, cutout"),
-    ({"constraints": {"params": "few"}}, "give a number (the largest allowed) or, as a share of the teacher's, {of_teacher: 0.1}"),
+    (
+        {"constraints": {"params": "few"}},
+        "give a number (the largest allowed) or, as a share of the teacher's, {of_teacher: 0.1}",
+    ),
     ({"sampler": {"name": "nsga2", "population": 1}}, "choose at least 2"),
     ({"objectives": ["accuracy"]}, "did you mean 'val_accuracy'? known: val_accuracy, params, flops"),
     ({"constraints": {"val_accuracy": 1}}, "known: params, flops"),
@@ -473,7 +479,7 @@ def test_override_of_a_bound_written_as_a_number_keeps_the_number():
 def test_key_that_comes_twice_in_a_file_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("budget: {trials: 3}\nbudget: {wall_s: 5}\n")
-    with pytest.raises(KdnasError, match="line 2 .*'budget' comes twice"):
+    with pytest.raises(KdnasError, match=r"line 2 .*'budget' comes twice"):
         read_file(path)
 
 

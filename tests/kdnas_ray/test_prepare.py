@@ -91,6 +91,12 @@ def test_constraint_when_a_share_of_the_teacher_then_the_message_gives_the_numbe
         (("teachers.0.widths=[100000, 100000]",), "teachers.0.widths", "a network of this size cannot be built"),
         (("resources.workers=1000000",), "resources.workers", "this machine has"),
         (("bank.cache=/dev/null/cache",), "bank.cache", "is a file"),
+        (("bank.top_k=11",), "bank.top_k", "there are 10 classes"),
+        (
+            ("bank.pool=1", "recipes.hints=[true]", "recipes.hint_losses=[attention]", "recipes.taps=[stage1]"),
+            "recipes.taps",
+            "compares maps of several places",
+        ),
     ],
 )
 def test_plan_when_the_parts_do_not_fit_then_is_refused(overrides, field, problem, tmp_path, monkeypatch):
@@ -157,6 +163,27 @@ def test_knowledge_when_asked_again_then_nothing_is_computed_and_a_corrupt_bank_
         "Knowledge bank: asking the teacher about 1 views of 1,079 samples",
         "Knowledge bank: view 1 of 1",
     ]
+
+
+def test_plan_when_the_bank_would_exceed_its_bound_then_names_what_takes_how_much():
+    hints = ("recipes.hints=[true]", "recipes.taps=[stage1, stage2]")
+    logits, stage1, stage2 = (2 * 2 * 1079 * size for size in (10, 4 * 8 * 8, 6 * 4 * 4))
+    needed = logits + stage1 + stage2
+    planned(f"bank.max_bytes={needed}", *hints)
+    planned("bank.max_bytes=200000", "bank.pool=1", *hints)
+    error = refusal(f"bank.max_bytes={needed - 1}", *hints)
+    assert (error.field, error.value) == ("bank.max_bytes", needed - 1)
+    assert error.problem == f"the bank would take {needed:,} bytes"
+    assert f"logits {logits:,}, tap.stage1 {stage1:,}, tap.stage2 {stage2:,}" in error.remedy
+
+
+def test_knowledge_when_kept_short_then_is_another_bank_of_the_same_teacher(tmp_path, run):
+    cache, hints = f"bank.cache={tmp_path / 'cache'}", ("recipes.hints=[true]", "recipes.taps=[stage1]")
+    (teacher,), full = knowledge(planned(cache, *hints), run, [].append)
+    (same,), short = knowledge(planned(cache, "bank.top_k=3", "bank.pool=2", *hints), run, [].append)
+    assert same.digest == teacher.digest
+    assert short.logits.shape == full.logits.shape
+    assert short.taps["stage1"].shape == (2, 1079, 4, 2, 2)
 
 
 def test_run_folder_when_it_exists_then_is_refused_and_an_empty_one_taken(tmp_path):

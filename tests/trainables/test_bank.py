@@ -15,6 +15,7 @@ from trainables import bank as banks
 from trainables.augment import Augmentation, apply
 from trainables.bank import Bank
 from trainables.tasks.base import Split
+from trainables.top_logits import TopLogits
 
 SHIFTED = Augmentation(shift=2, flip=True)
 INGREDIENTS = {
@@ -56,9 +57,13 @@ def loaded(bank: Bank, folder: Path, split: Split) -> Bank:
     return banks.load(folder, split, augmentation=bank.augmentation, seed=bank.seed)
 
 
+def parts(logits: np.ndarray | TopLogits) -> list[np.ndarray]:
+    return list(vars(logits).values()) if isinstance(logits, TopLogits) else [logits]
+
+
 def same(first: Bank, second: Bank) -> bool:
     return (
-        np.array_equal(first.logits, second.logits)
+        all(map(np.array_equal, parts(first.logits), parts(second.logits)))
         and first.taps.keys() == second.taps.keys()
         and all(np.array_equal(first.taps[name], second.taps[name]) for name in first.taps)
         and (first.augmentation, first.seed) == (second.augmentation, second.seed)
@@ -276,6 +281,8 @@ def test_digest_repeats_and_changes_with_each_ingredient():
         "views": 4,
         "seed": 1,
         "taps": ["stage1"],
+        "pool": 2,
+        "top_k": 2,
     }
     made = [banks.digest(**{**INGREDIENTS, name: value}) for name, value in others.items()]
     assert banks.digest(**INGREDIENTS) == banks.digest(**INGREDIENTS)
@@ -285,6 +292,63 @@ def test_digest_repeats_and_changes_with_each_ingredient():
 
 def test_digest_ignores_the_order_of_the_taps():
     assert banks.digest(**INGREDIENTS) == banks.digest(**{**INGREDIENTS, "taps": ["stage2", "stage1"]})
+
+
+def built(split: Split, models: list[nn.Module], **kept: int) -> Bank:
+    taps = ("stage2", "penultimate")
+    return banks.build(split, models, Unit(), augmentation=SHIFTED, views=3, seed=7, taps=taps, **kept)
+
+
+@pytest.mark.parametrize("kept", [{}, {"pool": 3, "top_k": 2}])
+def test_sizes_say_before_what_the_bank_takes_afterwards(split, models, kept):
+    shapes = {"stage2": banks.pooled((6, 4, 4), kept.get("pool")), "penultimate": banks.pooled((6,), 1)}
+    bank = built(split, models, **kept)
+    said = banks.sizes(3, 2, 30, 5, shapes, top_k=kept.get("top_k"))
+    assert said["logits"] == bank.logits.nbytes
+    assert {name: said[f"tap.{name}"] for name in shapes} == {name: x.nbytes for name, x in bank.taps.items()}
+
+
+def test_pool_averages_maps_down_and_leaves_small_ones_and_vectors_alone(bank, split, models):
+    pooled = built(split, models, pool=2)
+    blocks = bank.taps["stage2"].astype(np.float32).reshape(3, 30, 6, 2, 2, 2, 2).mean(axis=(4, 6))
+    np.testing.assert_allclose(pooled.taps["stage2"], blocks, rtol=2e-3, atol=1e-3)
+    assert np.array_equal(pooled.taps["penultimate"], bank.taps["penultimate"])
+    assert same(built(split, models, pool=4), bank)
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_top_k_keeps_the_largest_logits_exactly_and_no_rebuilt_one_exceeds_them(bank, split, models, k):
+    short, indices = built(split, models, top_k=k), np.array([4, 29, 0, 4])
+    assert short.logits.shape == bank.logits.shape
+    for view in range(3):
+        full, rebuilt = (x.batch(indices, view, x.transforms(view)).logits for x in (bank, short))
+        assert (rebuilt.shape, rebuilt.dtype) == (full.shape, torch.float32)
+        top = full.topk(k)
+        assert torch.equal(rebuilt.gather(2, top.indices), top.values)
+        assert torch.all(rebuilt <= torch.where(rebuilt == full, full, top.values[..., -1:]))
+
+
+def test_top_k_rest_keeps_its_probability_at_temperature_two(bank, split, models):
+    indices = np.arange(30)
+    full, short = (
+        x.batch(indices, 1, x.transforms(1)).logits.div(2).softmax(dim=2) for x in (bank, built(split, models, top_k=3))
+    )
+    torch.testing.assert_close(short, full, rtol=0, atol=0.01)
+
+
+def test_top_k_when_a_teacher_says_the_same_or_the_extreme_then_the_logits_stay_finite(split):
+    for value in (0.0, 1e6, -float("inf")):
+        bank = banks.build(split, [Says(value)], Unit(), augmentation=SHIFTED, views=1, seed=0, top_k=2)
+        assert bank.batch(np.arange(30), 0, bank.transforms(0)).logits.isfinite().all()
+
+
+def test_top_k_bank_is_read_back_as_it_was(split, models, tmp_path):
+    short = built(split, models, pool=2, top_k=2)
+    banks.save(short, tmp_path / "bank")
+    again = loaded(short, tmp_path / "bank", split)
+    assert isinstance(again.logits, TopLogits)
+    assert same(again, short)
+    assert again.logits.classes.dtype == np.uint8
 
 
 def _save_often(bank: Bank, folder: Path) -> None:
