@@ -228,7 +228,7 @@ def teacher_train(
     """Train the configuration's teacher; use it with `teachers.0={name: folder, path: FOLDER}`."""
     from kdnas_ray.environment import cache_folder
     from kdnas_ray.live import Narrator
-    from kdnas_ray.prepare import check_folder
+    from kdnas_ray.prepare import check_folder, load_data
     from trainables.teachers import TrainedTeacher, obtain, save_teacher
 
     chosen = _config(settings)
@@ -241,7 +241,7 @@ def teacher_train(
             value=type(recipe).__name__,
             remedy="choose `trained`, with its widths and depths",
         )
-    data = chosen.task.load(chosen.seed)
+    data = load_data(chosen)
     cache = cache_folder(chosen.bank.cache)  # an interrupted training goes on from there
     teacher = obtain(recipe, data, chosen.task, seed=chosen.seed, cache=cache, say=Narrator().say)
     save_teacher(out, teacher)

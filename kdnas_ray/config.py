@@ -175,12 +175,16 @@ class Retrain(_Section):
     """Length of the full training; null for the scheduler's max_epochs."""
     seeds: int = Field(strict=True, default=3, ge=1, le=1000)
     """Trainings of each finalist with different seeds; results are given with their spread."""
+    generations: int = Field(strict=True, default=1, ge=1, le=100)
+    """Born-again: each further generation is trained anew, taught by the one before it instead of the teacher."""
 
 
 class SearchConfig(_Section):
     """A whole search. Every key has a default that works on a laptop."""
 
     task: Annotated[Any, _Choice(TASKS, "task", "digits")] = Field(default="digits", validate_default=True)
+    labels: float = Field(1.0, gt=0, le=1)
+    """Share of the training labels that is kept, of each class; the rest is learned from the teacher alone."""
     teachers: list[Annotated[Any, _Choice(TEACHERS, "teachers", "trained")]] = Field(
         default=["trained"], validate_default=True
     )

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import SPACES, RunError
 from trainables.candidate import Candidate
-from trainables.distill import Shared, open_training
+from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, evaluate, train
 from trainables.model_files import save_student
@@ -59,7 +59,7 @@ def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callabl
     done = {
         (row["id"], row["seed"], row["with_kd"])
         for row in read_jsonl(run / "retrained.jsonl")
-        if row["epochs"] == epochs
+        if (row["epochs"], row.get("generations", 1)) == (epochs, config.retrain.generations)
     }
     jobs = [job for job in _jobs(chosen, config.retrain.seeds) if job.key not in done]
     if jobs:
@@ -80,8 +80,12 @@ def read_retrained(run: Path) -> list[dict[str, Any]]:
     Trainings that diverged are left out.
     """
     rows = [row for row in read_jsonl(run / "retrained.jsonl") if "failure" not in row]
-    longest = max((row["epochs"] for row in rows), default=0)
-    return [row for row in rows if row["epochs"] == longest]
+    longest = max((_length(row) for row in rows), default=(0, 0))
+    return [row for row in rows if _length(row) == longest]
+
+
+def _length(row: dict[str, Any]) -> tuple[int, int]:
+    return row.get("generations", 1), row["epochs"]
 
 
 def finalists(run: Path) -> list[dict[str, Any]]:
@@ -170,7 +174,8 @@ def _run_jobs(
         "std": list(made.data.std),
         "task": made.config.resolved()["task"]["name"],
     }
-    waiting = {remote.remote(shared, test, job, epochs, str((run / "finalists").resolve()), meta): job for job in jobs}
+    generations, folder = made.config.retrain.generations, str((run / "finalists").resolve())
+    waiting = {remote.remote(shared, test, job, epochs, generations, folder, meta): job for job in jobs}
     done = 0
     while waiting and stop.reason != "interrupt":
         ready, _ = ray.wait(list(waiting), timeout=0.5)
@@ -199,7 +204,7 @@ def _run_jobs(
 
 
 def _retrain_one(
-    shared: Shared, test: Split, job: Job, epochs: int, folder: str, meta: dict[str, Any]
+    shared: Shared, test: Split, job: Job, epochs: int, generations: int, folder: str, meta: dict[str, Any]
 ) -> dict[str, Any]:
     torch.set_num_threads(shared.threads)
     recipe = job.candidate.recipe if job.with_kd else job.candidate.recipe.without_teacher()
@@ -212,9 +217,15 @@ def _retrain_one(
         "repeat": job.repeat,
         "with_kd": job.with_kd,
         "epochs": epochs,
+        "generations": generations,
     }
     try:
         curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
+        for generation in range(1, generations if job.with_kd else 1):
+            again = taught_by_itself(shared, training.model)
+            heir = replace(candidate, recipe=recipe.for_own_answers(), seed=candidate_seed(candidate.seed, generation))
+            training = open_training(again, heir, epochs)
+            curve = train(training, again.bank, shared.validation, shared.task, normalise, epochs)
     except DivergedError as error:  # one training's fault, and the same each time
         return facts | {"failure": str(error), "val_accuracy": None, "test_accuracy": None}
     _, accuracy = evaluate(training.model, test, shared.task, normalise)

@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from trainables.augment import check_fits
 from trainables.bank import Bank, pooled
 from trainables.loop import Normalise
 from trainables.losses import check_feature
-from trainables.tasks.base import Data
+from trainables.tasks.base import Data, keep_labels
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 
 Say = Callable[[str], None]
@@ -58,7 +58,7 @@ def plan(config: SearchConfig) -> Plan:
     """
     _check_resources(config.resources)
     check_creatable(cache_folder(config.bank.cache), "bank.cache")
-    data = config.task.load(config.seed)
+    data = load_data(config)
     shape, classes = data.shape, len(data.classes)
     check_fits(config.task.augmentation, *shape[1:])
     _check_batch(config, data)
@@ -84,6 +84,16 @@ def plan(config: SearchConfig) -> Plan:
     )
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
     return Plan(config, data, teacher_costs, bounds, taps, costs)
+
+
+def load_data(config: SearchConfig) -> Data:
+    """The task's data with as many training labels as the configuration leaves.
+
+    Raises:
+        KdnasError: the data cannot be read, or a class keeps no label.
+    """
+    data = config.task.load(config.seed)
+    return replace(data, train=keep_labels(data.train, config.labels, data.classes, config.seed))
 
 
 def _built(config: SearchConfig, index: int, shape: Shape, classes: int) -> nn.Module:

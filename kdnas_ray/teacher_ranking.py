@@ -13,6 +13,7 @@ from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.counting import count
 from kdnas_ray.objectives import excess, limits
+from kdnas_ray.prepare import load_data
 from kdnas_ray.runs import check_creatable
 from search_spaces import Architecture, KdnasError, Shape, sample
 from trainables import bank as banks
@@ -154,7 +155,7 @@ def rank_teachers(
             remedy="choose `trained`, with its widths and depths",
         )
     check_creatable(cache := cache_folder(config.bank.cache), "bank.cache")
-    data = config.task.load(config.seed)
+    data = load_data(config)
     check_fits(config.task.augmentation, *data.shape[1:])
     pool = [scaled(teacher, width) for width in widths]
     costs = [_teacher_costs(settings, data.shape, len(data.classes)) for settings in pool]

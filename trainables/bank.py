@@ -4,6 +4,7 @@ Shapes: V views, T teachers, N training samples, K classes. Everything is numpy 
 maps one copy into every worker of a node; a batch is gathered by index.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -35,7 +36,7 @@ class Batch:
 
     Args:
         images: `[batch, C, H, W]` uint8, transformed as the view says.
-        labels: `[batch]` int64.
+        labels: `[batch]` int64, -1 for a sample without label.
         logits: `[T, batch, K]` float32, the teachers' answers to exactly these images.
         taps: teacher features `{name: [batch, …]}` float32.
         samples: their positions in the training data, `[batch]` int64.
@@ -46,6 +47,13 @@ class Batch:
     logits: Tensor
     taps: dict[str, Tensor]
     samples: Tensor
+
+    def guessed(self) -> "Batch":
+        """The batch with the teachers' mean answer as the label of samples that have none."""
+        if bool((self.labels >= 0).all()):
+            return self
+        guess = self.logits.softmax(dim=2).mean(dim=0).argmax(dim=1)
+        return dataclasses.replace(self, labels=torch.where(self.labels >= 0, self.labels, guess))
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on this device."""

@@ -4,14 +4,16 @@ Usable with plain Ray Tune: `tune.Tuner(tune.with_parameters(Distill, shared=sha
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
+from torch import nn
 
 from search_spaces import Space
+from trainables import bank as banks
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
 from trainables.loop import DivergedError, Normalise, Training, start, train
@@ -19,6 +21,7 @@ from trainables.model_files import restore_training, save_training
 from trainables.tasks.base import Split, Task
 
 CHECKPOINT = "rung.pt"
+PEER_SEED = 500_000_003  # the peer of mutual learning starts from other weights than any candidate
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,28 @@ def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Tr
     model = build_model(shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed)
     layout = torch.channels_last if shared.channels_last else torch.contiguous_format
     model = model.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
-    return start(model, candidate.recipe, shared.bank, seed=candidate.seed, total_epochs=total_epochs)
+    peer = None
+    if candidate.recipe.mutual:
+        build = (shared.space, candidate.architecture, (channels, height, width), shared.classes)
+        peer = build_model(*build, candidate.seed + PEER_SEED).to(shared.device, memory_format=layout)  # type: ignore[call-overload]
+    return start(model, candidate.recipe, shared.bank, seed=candidate.seed, total_epochs=total_epochs, peer=peer)
+
+
+def taught_by_itself(shared: Shared, model: nn.Module) -> Shared:
+    """The same with the trained student as the only teacher, for its next generation.
+
+    Source: Furlanello 2018, Born-Again Neural Networks, section 3.1.
+    """
+    old = shared.bank
+    bank = banks.build(
+        Split(old.images, old.labels),
+        [model.cpu()],
+        Normalise(shared.mean, shared.std),
+        augmentation=old.augmentation,
+        views=old.views,
+        seed=old.seed,
+    )
+    return replace(shared, bank=bank)
 
 
 class Distill(tune.Trainable):

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces import KdnasError
 from trainables.bank import Bank, Batch
+from trainables.meta import EVERY, MetaWeights, slopes
 from trainables.optimizer import SGD
 from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
-from trainables.terms import Read, distilled, make_ready
+from trainables.terms import PEER, WEIGHTING, Read, distilled, make_ready, together
 
 # Share of all steps over which the learning rate rises. A longer rise ends as well but makes the first rungs poorer
 # judges: with 0.1 instead of 0.03, tau between epoch 9 and the end at 27 fell from 0.57 to 0.35 (digits, n = 16).
@@ -104,8 +106,18 @@ class Normalise(nn.Module):
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
-def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epochs: int) -> Training:
+def start(
+    model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epochs: int, peer: nn.Module | None = None
+) -> Training:
     """A training at epoch 0: projectors made for the shapes at hand, optimiser over both.
+
+    Args:
+        model: the student.
+        recipe: how it learns.
+        bank: what it learns from.
+        seed: order of the samples derives from it.
+        total_epochs: length of the schedules.
+        peer: a second student for mutual learning; needed where the recipe's `mutual` is above 0.
 
     Raises:
         KdnasError: the recipe names an unknown loss, a teacher or a tap that the bank does not hold, or a
@@ -114,6 +126,10 @@ def start(model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epoc
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reads, projectors = make_ready(model, bank, recipe)
+    if recipe.mutual:
+        if peer is None:
+            raise ValueError("mutual learning needs a peer")
+        projectors[PEER] = peer
     projectors.to(device_of(model))
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
@@ -189,6 +205,8 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     view = epoch % bank.views
     transforms = bank.transforms(view)
     order = np.random.default_rng((training.seed, epoch)).permutation(len(bank))
+    if not recipe.terms and (bank.labels < 0).any():  # nothing is to be learned of samples without label: no step less
+        order = np.resize(order[bank.labels[order] >= 0], len(order))
     # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
     parts = min(math.ceil(len(order) / recipe.batch_size), len(order) // 2)
     batches = np.array_split(order, max(1, parts))
@@ -202,7 +220,11 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
         step = epoch * len(batches) + index
         progress = step / max(total_steps - 1, 1)
         batch = bank.batch(indices, view, transforms, theirs).to(device)
-        loss = _loss(training, batch, task, normalise, progress, own)
+        losses = _losses(training, batch, task, normalise, progress, own)
+        if recipe.weighting == "meta" and recipe.terms and step % EVERY == 0:
+            far = bank.batch(batches[(index + len(batches) // 2) % len(batches)], view, transforms).to(device)
+            _learn_weights(training, losses, far, task, normalise, recipe.learning_rate * _rate(step / total_steps))
+        loss = together(losses, training.projectors)
         training.optimizer.zero_grad()
         loss.backward()
         training.optimizer.step(recipe.learning_rate * _rate(step / total_steps))
@@ -210,20 +232,22 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     return float(total) / len(batches)
 
 
-def _loss(
+def _losses(
     training: Training,
     batch: Batch,
     task: Task,
     normalise: Normalise,
     progress: float,
     taps: tuple[str, ...],
-) -> Tensor:
+) -> list[Tensor]:
     recipe, model = training.recipe, training.model
     images = normalise(batch.images)
     logits, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
-    hard = task.loss(logits, batch.labels)
+    hard = _hard(task, logits, batch.labels)
+    if PEER in training.projectors:
+        hard = hard + _mutual(training.projectors[PEER], recipe.mutual, logits, images, batch.labels, task)
     if not recipe.terms:
-        return hard
+        return [hard]
     key = hash((training.seed, progress))  # numbers alone: the same in every process
     with torch.random.fork_rng(devices=[]):  # losses that hide or draw do so from this seed
         torch.manual_seed(key)
@@ -231,7 +255,7 @@ def _loss(
             hard,
             logits,
             seen,
-            batch,
+            batch.guessed(),
             recipe,
             training.reads,
             training.projectors,
@@ -239,6 +263,44 @@ def _loss(
             size=training.size,
             draw=torch.Generator().manual_seed(key),
         )
+
+
+def _hard(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss on the labels of those samples that have one."""
+    known = labels >= 0
+    if bool(known.all()):
+        return task.loss(logits, labels)
+    return task.loss(logits[known], labels[known]) if bool(known.any()) else logits.sum() * 0
+
+
+def _mutual(peer: nn.Module, weight: float, logits: Tensor, images: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """What mutual learning adds to the loss on the labels: the peer's own, and how far the two disagree.
+
+    `CE(peer) + w (KL(peer || student) + KL(student || peer))`, each divergence moves the second model only.
+
+    Source: Zhang 2018, Deep Mutual Learning, eqs. 5 to 7; both learn at the same step.
+    """
+    theirs = peer(images)
+    own, other = (F.log_softmax(x, dim=1) for x in (logits, theirs))
+    apart = F.kl_div(own, other.detach(), reduction="batchmean", log_target=True)
+    apart = apart + F.kl_div(other, own.detach(), reduction="batchmean", log_target=True)
+    return _hard(task, theirs, labels) + weight * apart
+
+
+def _learn_weights(
+    training: Training, losses: list[Tensor], far: Batch, task: Task, normalise: Normalise, rate: float
+) -> None:
+    weights = training.projectors[WEIGHTING]
+    assert isinstance(weights, MetaWeights)
+    images = normalise(far.images)
+    found = slopes(
+        training.model,
+        losses,
+        weights.factors(),
+        rate,
+        lambda answer: _hard(task, answer(images), far.labels),
+    )
+    weights.learn(found)
 
 
 def _rate(progress: float) -> float:

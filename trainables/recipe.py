@@ -79,7 +79,10 @@ class Recipe:
         ensemble: how several teachers answer as one.
         teacher_shares: how much each teacher counts beside that; empty for all alike.
         weighting: `fixed`: alpha as above; `confidence`: each sample's distillation counts as far as the teacher is
-            right and sure; `uncertainty`: weights of labels and terms are learned, alpha is not used.
+            right and sure; `uncertainty`: weights of labels and terms are learned, alpha is not used; `meta`: factors
+            of labels and terms are learned by hypergradient.
+        mutual: weight of learning from a peer of the same architecture that is trained beside the student (twice the
+            cost) and dropped; 0 for none.
         temperature: temperature of the soft targets over the training.
         terms: distillation losses; their weighted sum is what alpha weighs.
         learning_rate: peak learning rate of SGD with Nesterov momentum 0.9, decayed by a cosine.
@@ -99,6 +102,7 @@ class Recipe:
     ensemble: str = "average"
     teacher_shares: tuple[float, ...] = ()
     weighting: str = "fixed"
+    mutual: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.ensemble in ENSEMBLES, "recipe.ensemble", self.ensemble, f"known: {', '.join(ENSEMBLES)}")
@@ -133,13 +137,19 @@ class Recipe:
         for term in self.terms:
             _require(term.match in MATCHES, "recipe.terms.match", term.match, f"known: {', '.join(MATCHES)}")
             _require(term.weight >= 0, "recipe.terms.weight", term.weight, "choose 0 or more")
+        _require(0 <= self.mutual <= 100, "recipe.mutual", self.mutual, "choose 0 (no peer) to 100; 1 in the paper")
         _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "choose a rate above 0")
         _require(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "choose 0 or more")
         _require(self.batch_size >= 2, "recipe.batch_size", self.batch_size, "batch norm needs at least 2 samples")
 
     def without_teacher(self) -> "Recipe":
         """The same training on the labels alone, for the comparison with and without distillation."""
-        return dataclasses.replace(self, alpha=0.0, alpha_schedule="constant", weighting="fixed", terms=())
+        return dataclasses.replace(self, alpha=0.0, alpha_schedule="constant", weighting="fixed", mutual=0.0, terms=())
+
+    def for_own_answers(self) -> "Recipe":
+        """The same training with one teacher of which only the logits are known: the student's earlier self."""
+        terms = tuple(term for term in self.terms if LOSSES[term.loss].reads == "logits") or (Term("kd"),)
+        return dataclasses.replace(self, terms=terms, ensemble="average", teacher_shares=(), alpha_by_size=0.0)
 
     def alpha_at(self, progress: float, size: float = 1.0) -> float:
         """Weight of the distillation terms: `schedule(progress) * min(1, size) ** alpha_by_size`.
@@ -191,7 +201,8 @@ class SimpleRecipes:
         ensembles: how several teachers answer as one, to choose from.
         teacher_shares: how much each teacher counts, a list for each choice, such as [[1, 0], [1, 1]]; empty for all
             alike.
-        weightings: how weights adapt, to choose from: `fixed`, `confidence`, `uncertainty`.
+        weightings: how weights adapt, to choose from: `fixed`, `confidence`, `uncertainty`, `meta`.
+        mutual: weights of learning from a peer to choose from; 0 for none.
         schedules: temperature policies to choose from; all but `constant` end at `final_temperature`.
         final_temperature: temperature at the last step, or of a guess.
         hints: share the choice between recipes with a feature hint (true) and without (false).
@@ -214,6 +225,7 @@ class SimpleRecipes:
     ensembles: tuple[str, ...] = ("average",)
     teacher_shares: tuple[tuple[float, ...], ...] = ()
     weightings: tuple[str, ...] = ("fixed",)
+    mutual: tuple[float, ...] = (0.0,)
     schedules: tuple[str, ...] = ("constant", "linear")
     final_temperature: float = 1.0
     hints: tuple[bool, ...] = (False, True)
@@ -257,6 +269,9 @@ class SimpleRecipes:
         for shares in self.teacher_shares:
             valid = bool(shares) and min(shares) >= 0 and any(shares)
             _require(valid, "recipes.teacher_shares", list(shares), "numbers from 0 up, a list a choice, not all 0")
+        _require(bool(self.mutual), "recipes.mutual", [], "list at least one weight, 0 for none")
+        for weight in self.mutual:
+            _require(0 <= weight <= 100, "recipes.mutual", weight, "choose 0 (no peer) to 100; 1 in the paper")
         _require(bool(self.hints), "recipes.hints", [], "list true, false or both")
         _require(self.final_temperature > 0, "recipes.final_temperature", self.final_temperature, "above 0")
         _require(
@@ -306,6 +321,7 @@ class SimpleRecipes:
             ensemble=_choose(trial, "ensemble", self.ensembles),
             teacher_shares=shares,
             weighting=weighting,
+            mutual=_choose(trial, "mutual", self.mutual),
             temperature=Temperature(schedule, start, end),
             terms=tuple(terms),
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),
@@ -351,6 +367,7 @@ class EveryRecipe(SimpleRecipes):
     alpha_schedules: tuple[str, ...] = tuple(SCHEDULES)
     alpha_by_size: Range = (0.0, 0.3)
     weightings: tuple[str, ...] = tuple(WEIGHTINGS)
+    mutual: tuple[float, ...] = (0.0, 1.0)
     ensembles: tuple[str, ...] = tuple(ENSEMBLES)
     hint_losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if loss.feature or loss.several)
     teacher_taps: tuple[str, ...] = ("stage1", "stage2", "stage3")

@@ -14,7 +14,8 @@ from trainables.matching import MATCHES
 from trainables.recipe import Recipe, Term
 from trainables.weighting import TEMPERATURES, WEIGHTINGS, sample_losses
 
-WEIGHTING, TEMPERATURE = "weighting", "temperature"  # names of their modules, beside the numbers of the terms
+# Names of modules beside the numbers of the terms.
+WEIGHTING, TEMPERATURE, PEER = "weighting", "temperature", "peer"
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def distilled(
     progress: float,
     size: float,
     draw: torch.Generator,
-) -> Tensor:
-    """The loss of one batch: on the labels and all terms together, a scalar.
+) -> list[Tensor]:
+    """The losses of one batch, each with its weight: on the labels first, then a term each; scalars.
 
     Args:
         hard: loss on the labels, a scalar.
@@ -106,10 +107,15 @@ def distilled(
     for index, read in enumerate(reads):
         value = _term(index, read, logits, answer, seen, batch, parts, temperature, weights)
         soft.append(read.term.weight * read.loss.weight * value)
-    if WEIGHTING in parts:
-        return parts[WEIGHTING]([hard, *soft])
+    if recipe.weighting == "uncertainty":
+        return [hard, *soft]
     alpha = recipe.alpha_at(progress, size)
-    return alpha * torch.stack(soft).sum() + (1 - alpha) * hard
+    return [(1 - alpha) * hard, *(alpha * value for value in soft)]
+
+
+def together(losses: list[Tensor], parts: nn.ModuleDict) -> Tensor:
+    """The loss that is trained on, a scalar: the sum, or as the learned weighting has it."""
+    return parts[WEIGHTING](losses) if WEIGHTING in parts else torch.stack(losses).sum()
 
 
 def _term(

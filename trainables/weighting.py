@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces import Registry
 from trainables.losses import Answer, Loss
+from trainables.meta import MetaWeights
 from trainables.schedules import SCHEDULES, constant, cosine, linear
 
 
@@ -75,7 +76,7 @@ class Uncertainty(nn.Module):
 
 
 WEIGHTINGS: Registry[Any] = Registry(
-    "weighting", ("fixed", fixed), ("confidence", confidence), ("uncertainty", Uncertainty)
+    "weighting", ("fixed", fixed), ("confidence", confidence), ("uncertainty", Uncertainty), ("meta", MetaWeights)
 )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -11,8 +12,8 @@ from ray import tune
 from search_spaces import KdnasError, ResNetSpace, decode
 from trainables import bank as banks
 from trainables.candidate import Candidate
-from trainables.distill import CHECKPOINT, Distill, Shared, open_training
-from trainables.loop import train
+from trainables.distill import CHECKPOINT, Distill, Shared, open_training, taught_by_itself
+from trainables.loop import Normalise, train
 from trainables.recipe import Recipe, Term
 
 SPACE = ResNetSpace(stages=2, stem_widths=(4,), widths=(4, 8), depths=(1,), kernels=(3,), blocks=("basic",))
@@ -234,3 +235,24 @@ def test_open_training_raises_when_the_recipe_asks_for_what_the_bank_lacks(share
 
 def test_distill_is_a_class_trainable_of_ray_tune():
     assert issubclass(Distill, tune.Trainable)
+
+
+def test_student_taught_by_itself_learns_from_its_own_answers(shared):
+    first = open_training(shared, CANDIDATE, 4)
+    train(first, shared.bank, shared.validation, shared.task, Normalise(shared.mean, shared.std), 1)
+    again = taught_by_itself(shared, first.model)
+    batch = shared.bank.batch(np.arange(20), 1, shared.bank.transforms(1))
+    with torch.no_grad():
+        said = first.model.eval()(Normalise(shared.mean, shared.std)(batch.images))
+    np.testing.assert_allclose(again.bank.logits[1, 0, :20], said.numpy(), atol=2e-2)
+    heir = open_training(again, dataclasses.replace(CANDIDATE, recipe=CANDIDATE.recipe.for_own_answers()), 4)
+    curve = train(heir, again.bank, shared.validation, shared.task, Normalise(shared.mean, shared.std), 4)
+    assert curve[-1]["val_accuracy"] > 0.2
+
+
+def test_candidate_with_mutual_learning_trains_beside_a_peer_of_other_weights(shared):
+    recipe = dataclasses.replace(CANDIDATE.recipe, mutual=1.0)
+    training = open_training(shared, dataclasses.replace(CANDIDATE, recipe=recipe), 4)
+    own, peer = (next(model.parameters()) for model in (training.model, training.projectors["peer"]))
+    assert own.shape == peer.shape
+    assert not torch.equal(own, peer)

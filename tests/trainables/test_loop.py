@@ -18,7 +18,7 @@ from trainables.ensembles import ENSEMBLES
 from trainables.loop import DivergedError, Normalise, evaluate, start, train
 from trainables.losses import LOSSES, Loss
 from trainables.recipe import Recipe, Temperature, Term
-from trainables.tasks.base import Split
+from trainables.tasks.base import Split, keep_labels
 
 KD = Recipe(learning_rate=0.1, batch_size=32)
 HINTED = dataclasses.replace(KD, terms=(Term("kd"), Term("hint", 0.5, "stage2")))
@@ -381,3 +381,106 @@ def test_normalise_maps_the_training_images_to_mean_0_and_deviation_1():
     expected = (scaled - mean.view(1, 2, 1, 1)) / std.view(1, 2, 1, 1)
     torch.testing.assert_close(normalised.double(), expected, rtol=1e-5, atol=1e-5)
     assert normalised.dtype == torch.float32
+
+
+ADAPTIVE = {
+    "meta": dataclasses.replace(HINTED, weighting="meta"),
+    "uncertainty": dataclasses.replace(HINTED, weighting="uncertainty"),
+    "confidence": dataclasses.replace(HINTED, weighting="confidence"),
+    "per_sample": dataclasses.replace(KD, temperature=Temperature("per_sample")),
+    "curriculum": dataclasses.replace(KD, temperature=Temperature("curriculum")),
+    "mutual": dataclasses.replace(KD, mutual=1.0),
+    "memory": dataclasses.replace(KD, terms=(Term("kd"), Term("contrastive", 1.0, "stage2"))),
+    "hiding": dataclasses.replace(KD, terms=(Term("kd"), Term("masked_generation", 1.0, "stage2"))),
+}
+
+
+@pytest.fixture
+def begin_adaptive(bank):
+    def begin(name):
+        recipe = ADAPTIVE[name]
+        peer = student(7) if recipe.mutual else None
+        return start(student(), recipe, bank, seed=0, total_epochs=4, peer=peer)
+
+    return begin
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_training_that_adapts_learns_and_goes_on_after_a_save_as_if_it_had_not_stopped(name, begin_adaptive, go):
+    whole, first, second = (begin_adaptive(name) for _ in range(3))
+    go(whole, 4)
+    go(first, 2)
+    kept = io.BytesIO()
+    torch.save(first.state(), kept)
+    kept.seek(0)
+    second.restore(torch.load(kept, weights_only=True))
+    go(second, 4)
+    assert equal(whole, second)
+    assert whole.curve[-1]["val_accuracy"] > 0.2
+
+
+def test_meta_weights_move_away_from_1(begin_adaptive, go):
+    training = begin_adaptive("meta")
+    go(training, 1)
+    factors = training.projectors["weighting"].factors()
+    assert factors.mean().item() == pytest.approx(1)
+    assert (factors - 1).abs().max() > 0.05
+
+
+def test_mutual_learning_brings_the_peer_to_what_the_student_says(begin_adaptive, go, data, task, normalise):
+    training = begin_adaptive("mutual")
+    before = {name: value.clone() for name, value in training.projectors["peer"].state_dict().items()}
+    go(training, 4)
+    _, accuracy = evaluate(training.projectors["peer"], data.validation, task, normalise)
+    assert accuracy > 0.2
+    assert any(not torch.equal(before[name], value) for name, value in training.projectors["peer"].state_dict().items())
+
+
+def test_mutual_learning_needs_a_peer(bank):
+    with pytest.raises(ValueError, match="peer"):
+        start(student(), ADAPTIVE["mutual"], bank, seed=0, total_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def few(data, task, teacher, normalise):
+    """A bank where one label in ten is known."""
+    split = keep_labels(data.train, 0.1, data.classes, seed=0)
+    return banks.build(split, [teacher.model], normalise, augmentation=task.augmentation, views=2, seed=0)
+
+
+def test_labels_that_are_not_kept_are_never_read(few, data, begin, go):
+    assert 0 < (few.labels >= 0).sum() < 0.15 * len(few)
+    training = begin(KD, bank=few)
+    curve = go(training, 3, bank=few)
+    assert curve[-1]["val_accuracy"] > 0.2
+    plain = begin(PLAIN, bank=few)
+    seen: list[np.ndarray] = []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(few, name)
+
+        def __len__(self):
+            return len(few)
+
+        def batch(self, indices, *given):
+            seen.append(few.labels[indices])
+            return few.batch(indices, *given)
+
+    go(plain, 1, bank=Watched())
+    assert (np.concatenate(seen) >= 0).all()
+    assert len(np.concatenate(seen)) == len(few)  # as many steps as with all labels
+
+
+@pytest.mark.parametrize("loss", ["dkd", "nkd", "wsld", "class_similarity", "label_smoothing"])
+def test_losses_that_read_labels_take_the_teachers_guess_for_those_not_kept(loss, few, begin, go):
+    training = begin(dataclasses.replace(KD, terms=(Term(loss),)), bank=few)
+    assert all(math.isfinite(point["train_loss"]) for point in go(training, 2, bank=few))
+
+
+def test_guess_is_the_most_likely_class_of_the_teachers_mean(few):
+    batch = few.batch(np.arange(30), 0, few.transforms(0))
+    guessed = batch.guessed()
+    known = batch.labels >= 0
+    assert torch.equal(guessed.labels[known], batch.labels[known])
+    assert torch.equal(guessed.labels[~known], batch.logits[0].argmax(dim=1)[~known])

@@ -15,7 +15,7 @@ from trainables.augment import Augmentation
 
 @dataclass(frozen=True)
 class Split:
-    """Images `[N, C, H, W]` uint8 and labels `[N]` int64."""
+    """Images `[N, C, H, W]` uint8 and labels `[N]` int64, -1 for a sample without label."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -127,6 +127,34 @@ def split(
         Split(images[in_validation], labels[in_validation]),
         test if isinstance(test, Split) else Split(images[in_test], labels[in_test]),
     )
+
+
+def keep_labels(split: Split, share: float, classes: Sequence[str], seed: int) -> Split:
+    """The split with labels for a share of each class; -1 stands for the label of the others.
+
+    Args:
+        split: `[N]` labels.
+        share: above 0, at most 1.
+        classes: names in the order of the labels.
+        seed: of the draw.
+
+    Raises:
+        KdnasError: a class keeps none.
+    """
+    if share == 1:
+        return split
+    counts = np.bincount(split.labels, minlength=len(classes))
+    kept = np.floor(counts * share + 0.5).astype(np.int64)
+    if kept.min() < 1:
+        empty = int(kept.argmin())
+        raise KdnasError(
+            f"leaves class {classes[empty]!r} with none of its {counts[empty]} labels",
+            field="labels",
+            value=share,
+            remedy=f"keep at least {0.5 / counts.min():.2g}, one label of the rarest class",
+        )
+    known = _rank_in_class(split.labels, counts, seed) < kept[split.labels]
+    return Split(split.images, np.where(known, split.labels, -1))
 
 
 def choose(labels: np.ndarray, total: int, seed: int) -> np.ndarray:

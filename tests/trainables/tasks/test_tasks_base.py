@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import KdnasError
-from trainables.tasks.base import Classification, Split, assemble, choose, split
+from trainables.tasks.base import Classification, Split, assemble, choose, keep_labels, split
 
 
 def numbered(counts: list[int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -142,3 +142,23 @@ def test_loss_and_metric_are_cross_entropy_and_accuracy():
     assert task.metric(logits, labels) == 0.5
     expected = (2 * np.log(2) + np.log1p(np.exp(-9)) + 9 + np.log1p(np.exp(-9))) / 4
     assert task.loss(logits, labels).item() == pytest.approx(expected)
+
+
+def test_kept_labels_are_a_share_of_every_class_and_the_others_are_minus_1():
+    labels = np.repeat(np.arange(3), [100, 40, 20])
+    whole = Split(np.zeros((160, 1, 2, 2), np.uint8), labels)
+    kept = keep_labels(whole, 0.1, ("a", "b", "c"), seed=0)
+    assert np.bincount(kept.labels[kept.labels >= 0]).tolist() == [10, 4, 2]
+    assert (kept.labels[kept.labels >= 0] == labels[kept.labels >= 0]).all()
+    assert set(kept.labels[kept.labels < 0]) == {-1}
+    assert keep_labels(whole, 1.0, ("a", "b", "c"), seed=0) is whole
+    assert not np.array_equal(kept.labels, keep_labels(whole, 0.1, ("a", "b", "c"), seed=1).labels)
+
+
+def test_share_that_leaves_a_class_without_label_is_refused():
+    whole = Split(np.zeros((104, 1, 2, 2), np.uint8), np.repeat(np.arange(2), [100, 4]))
+    with pytest.raises(KdnasError) as caught:
+        keep_labels(whole, 0.1, ("cat", "dog"), seed=0)
+    assert caught.value.field == "labels"
+    assert "'dog'" in caught.value.problem
+    assert "0.12" in caught.value.remedy
