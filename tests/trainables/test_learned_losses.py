@@ -173,7 +173,7 @@ def contrastive_made() -> nn.Module:
 def contrastive_called(module: nn.Module, seed: int = 11) -> tuple[float, np.ndarray]:
     """The value, and the others that were drawn."""
     torch.manual_seed(seed)
-    drawn = torch.randint(MEMORY, (6, MEMORY)).numpy()
+    drawn = np.tile(torch.randint(MEMORY, (MEMORY,)).numpy(), (6, 1))
     torch.manual_seed(seed)
     return called(module, answer(S, FS, samples=SAMPLES), answer(T, WIDE, samples=SAMPLES)), drawn
 
@@ -204,7 +204,7 @@ def test_contrastive_draws_512_others_at_most():
     called(module, answer(S, FS, samples=SAMPLES), answer(T, WIDE, samples=SAMPLES))
     after = torch.rand(())
     torch.manual_seed(4)
-    torch.randint(600, (6, 512))
+    torch.randint(600, (512,))
     assert torch.rand(()) == after
 
 
@@ -245,7 +245,7 @@ def test_contrastive_without_any_sample_of_another_class_only_pulls_towards_the_
     module.classes[:] = 2
     weights = arrays(module)
     torch.manual_seed(11)
-    drawn = torch.randint(MEMORY, (6, MEMORY)).numpy()
+    drawn = np.tile(torch.randint(MEMORY, (MEMORY,)).numpy(), (6, 1))
     torch.manual_seed(11)
     own, other = answer(S, FS, samples=SAMPLES), answer(T, WIDE, samples=SAMPLES)
     found = module(own, other, torch.full((6,), 2), 1.0).item()

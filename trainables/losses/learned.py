@@ -94,8 +94,9 @@ class Contrastive(nn.Module):
     """Tells, in a shared space, the teacher's view of this sample from its views of many others, and back; scalar.
 
     `-log(h(s_i, t_i)) - sum_j log(1 - h(s_i, t_j))` in both directions, with `h(a, b) = e / (e + M / N)`,
-    `e = exp(a . b / 0.07) / Z`, M others drawn from a memory of all N samples that moves with momentum 0.5, Z set by
-    the first batch. Others known to be of the same class are left out. Embeddings are linear, of length 1.
+    `e = exp(a . b / 0.07) / Z`, M others drawn for the whole batch from a memory of all N samples that moves with
+    momentum 0.5, Z set by the first batch. Others known to be of the same class are left out. Embeddings are linear, of
+    length 1.
 
     Source: Tian 2020, Contrastive Representation Distillation, eqs. 17 to 19 (128 dimensions; 16,384 others there,
     at most 512 here: its data set is 50 to 1,000 times larger).
@@ -124,10 +125,9 @@ class Contrastive(nn.Module):
         if samples is None:
             raise ValueError("the loss remembers samples: it needs their positions in the training data")
         size = len(self.classes)
-        drawn = torch.randint(size, (len(s), min(self.others, size)), device=s.device)
+        drawn = torch.randint(size, (min(self.others, size),), device=s.device)
         valid = (self.classes[drawn] != labels[:, None]) & (drawn != samples[:, None])
-        before = self.memory.clone()  # the update below must not change what the gradient needs
-        loss = self._nce(s, before[1], samples, drawn, valid, 0) + self._nce(t, before[0], samples, drawn, valid, 1)
+        loss = self._nce(s, 1, samples, drawn, valid) + self._nce(t, 0, samples, drawn, valid)
         with torch.no_grad():
             for side, fresh in enumerate((s, t)):
                 old = self.memory[side, samples]
@@ -135,12 +135,13 @@ class Contrastive(nn.Module):
             self.classes[samples] = labels
         return loss
 
-    def _nce(self, own: Tensor, memory: Tensor, samples: Tensor, drawn: Tensor, valid: Tensor, side: int) -> Tensor:
+    def _nce(self, own: Tensor, other: int, samples: Tensor, drawn: Tensor, valid: Tensor) -> Tensor:
+        memory = self.memory[other]
         positive = ((own * memory[samples]).sum(dim=1) / self.heat).exp()
-        negative = ((memory[drawn] @ own[:, :, None]).squeeze(2) / self.heat).exp()
-        if self.scale[side] == 0:
-            self.scale[side] = negative.mean().detach() * len(memory)
-        noise, scale = drawn.shape[1] / len(memory), self.scale[side].clone()
+        negative = (own @ memory[drawn].T / self.heat).exp()
+        if self.scale[other] == 0:
+            self.scale[other] = negative.mean().detach() * len(memory)
+        noise, scale = len(drawn) / len(memory), self.scale[other].clone()
         e_positive, e_negative = positive / scale, negative / scale
         missed = -(e_positive / (e_positive + noise)).log()
         confused = -(noise / (e_negative + noise)).log() * valid
@@ -177,21 +178,19 @@ class Review(nn.Module):
 
     From the deepest stage to the first, an attention over places mixes the student's stage with what came before;
     the result is compared with the teacher's stage at full size and averaged to 4, 2 and 1 places a side (where that
-    is smaller), with weights 1, 1/2, 1/4, 1/8 divided by their sum.
+    is smaller), with weights 1, 1/2, 1/4, 1/8 divided by their sum. Stages meet in as many channels as the widest of the
+    student has, 8 at least (512 for every student in the paper).
 
     Source: Chen 2021, Distilling Knowledge via Knowledge Review, eq. 6, figure 4 (fusion) and figure 5 (HCL).
     """
 
-    middle = 64
-
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.partner = by_depth(len(setting.student), len(setting.teacher))
-        self.enter = nn.ModuleList(nn.Conv2d(shape[0], self.middle, 1) for shape in setting.student)
-        self.attend = nn.ModuleList(nn.Conv2d(2 * self.middle, 2, 1) for _ in setting.student[1:])
-        self.leave = nn.ModuleList(
-            nn.Conv2d(self.middle, setting.teacher[there][0], 3, padding=1) for there in self.partner
-        )
+        middle = max(8, *(shape[0] for shape in setting.student))
+        self.enter = nn.ModuleList(nn.Conv2d(shape[0], middle, 1) for shape in setting.student)
+        self.attend = nn.ModuleList(nn.Conv2d(2 * middle, 2, 1) for _ in setting.student[1:])
+        self.leave = nn.ModuleList(nn.Conv2d(middle, setting.teacher[there][0], 3, padding=1) for there in self.partner)
 
     def forward(self, student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
         """The loss: `features` are maps `[batch, c, h, w]`."""
