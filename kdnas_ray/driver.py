@@ -47,6 +47,7 @@ from kdnas_ray.runs import (
     write_config,
     write_state,
 )
+from kdnas_ray.samplers import Around
 from kdnas_ray.schedulers import replay
 from search_spaces import KdnasError, RunError, sample
 from trainables.distill import Distill, Shared
@@ -237,7 +238,8 @@ def _search_phase(
     journal = Journal(run, progress)
     if config.budget.wall_s is not None:
         progress.wall_budget_s = max(0.0, config.budget.wall_s - journal.search_s())
-    study = _study(run / "study.db", config, len(journal.rows))
+    around = Around(config.space, config.recipes, made.costs, lambda: list(journal.rows.values()), rungs[-1])
+    study = _study(run / "study.db", config, len(journal.rows), around)
     adapter = StudyAdapter(
         study,
         space=config.space,
@@ -325,7 +327,7 @@ class _Ender(tune.Stopper):
         return self._stop.reason is not None or self._adapter.error is not None
 
 
-def _study(path: Path, config: SearchConfig, known: int) -> optuna.Study:
+def _study(path: Path, config: SearchConfig, known: int, around: Around) -> optuna.Study:
     with contextlib.closing(sqlite3.connect(path)) as database:
         # Write-ahead logging: optuna-dashboard reads while the search writes, and a commit needs no fsync.
         database.execute("PRAGMA journal_mode=WAL")
@@ -333,7 +335,7 @@ def _study(path: Path, config: SearchConfig, known: int) -> optuna.Study:
     storage = RDBStorage(f"sqlite:///file:{quote(str(path.resolve()))}?uri=true")
     event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
     # A sampler seeded alike after every resume would propose its first random candidates again.
-    sampler = config.sampler.make(config.seed + known, lambda trial: trial.user_attrs.get("excess") or [0.0])
+    sampler = config.sampler.make(config.seed + known, lambda trial: trial.user_attrs.get("excess") or [0.0], around)
     directions = [
         StudyDirection.MAXIMIZE if OBJECTIVES[name].maximise else StudyDirection.MINIMIZE for name in config.objectives
     ]

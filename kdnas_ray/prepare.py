@@ -63,6 +63,8 @@ def plan(config: SearchConfig) -> Plan:
     check_fits(config.task.augmentation, *shape[1:])
     _check_batch(config, data)
     model, *_ = [_built(config, index, shape, classes) for index in range(len(config.teachers))]  # all must fit
+    _check_shares(config)
+    _check_earlier(config)
     taps = tuple(config.recipes.needed_taps())
     teacher_shapes = {tap: pooled(size, config.bank.pool) for tap, size in check_taps(model, shape, taps).items()}
     _check_bank(config, data, teacher_shapes)
@@ -249,6 +251,25 @@ def _check_resources(resources: Resources) -> None:
             value=resources.workers,
             remedy=f"choose at most {4 * cores / resources.cpu:.0f}, or null for as many as there is room for",
         )
+
+
+def _check_shares(config: SearchConfig) -> None:
+    for shares in getattr(config.recipes, "teacher_shares", ()):
+        if len(shares) != len(config.teachers):
+            raise KdnasError(
+                f"there are {len(config.teachers)} teachers",
+                field="recipes.teacher_shares",
+                value=list(shares),
+                remedy="give each list a share for every teacher, 0 for one that is left out",
+            )
+
+
+def _check_earlier(config: SearchConfig) -> None:
+    runs = getattr(config.sampler, "warm_start", ())
+    if runs:
+        from kdnas_ray.samplers.advised import read_searches
+
+        read_searches(runs)
 
 
 def _check_batch(config: SearchConfig, data: Data) -> None:

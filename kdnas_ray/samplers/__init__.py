@@ -1,17 +1,39 @@
 """How are candidates proposed? Always by an Optuna sampler."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from search_spaces import KdnasError, Registry
+from search_spaces import KdnasError, Registry, Space
 
 Constraints = Callable[[FrozenTrial], Sequence[float]]
+Row = Mapping[str, Any]  # a line of candidates.jsonl
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a sampler may know of the search it serves.
+
+    Args:
+        space: of the architectures.
+        recipes: space of the recipes.
+        costs: `params` and `flops` of an architecture.
+        rows: the search's ended candidates so far.
+        epochs: length of a full training.
+    """
+
+    space: Space
+    recipes: Any
+    costs: Callable[[Any], dict[str, int]]
+    rows: Callable[[], Sequence[Row]]
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -21,7 +43,7 @@ class Random:
     Source: Bergstra and Bengio 2012, Random Search for Hyper-Parameter Optimization.
     """
 
-    def make(self, seed: int, constraints: Constraints) -> BaseSampler:
+    def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
         """The Optuna sampler."""
         return optuna.samplers.RandomSampler(seed=seed)
 
@@ -44,7 +66,7 @@ class TPE:
         _at_least("startup_trials", self.startup_trials, 1)
         _at_least("candidates", self.candidates, 1)
 
-    def make(self, seed: int, constraints: Constraints) -> BaseSampler:
+    def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
         """The Optuna sampler."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -74,14 +96,49 @@ class NSGA2:
     def __post_init__(self) -> None:
         _at_least("population", self.population, 2)
 
-    def make(self, seed: int, constraints: Constraints) -> BaseSampler:
+    def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
         """The Optuna sampler."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return NSGAIISampler(population_size=self.population, seed=seed, constraints_func=constraints)
 
 
-SAMPLERS: Registry[type] = Registry("sampler", ("tpe", TPE), ("random", Random), ("nsga2", NSGA2))
+@dataclass(frozen=True)
+class Advised(TPE):
+    """TPE for the architecture; for its recipe the best of many by a model of finished candidates, earlier runs' too.
+
+    Source: Vanschoren 2019, Meta-Learning, section 2.3 (warm-starting from prior evaluations).
+
+    Args:
+        startup_trials: random architectures before TPE is used.
+        candidates: points drawn from TPE's model for each proposal.
+        warm_start: run folders of earlier searches to learn from, also on other spaces and data.
+        explore: share of the proposals that keep a random recipe.
+        draws: random recipes that the model chooses from.
+    """
+
+    warm_start: tuple[Path, ...] = ()
+    explore: float = 0.2
+    draws: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("draws", self.draws, 1)
+        if not 0 <= self.explore <= 1:
+            raise KdnasError("a share", field="sampler.explore", value=self.explore, remedy="choose 0 to 1")
+
+    def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
+        """The Optuna sampler; plain TPE where nothing is known of the search."""
+        base = super().make(seed, constraints)
+        if around is None:
+            return base
+        from kdnas_ray.samplers.advised import AdvisedSampler, read_searches
+
+        earlier = read_searches(self.warm_start)
+        return AdvisedSampler(base, around, earlier, explore=self.explore, draws=self.draws, seed=seed)
+
+
+SAMPLERS: Registry[type] = Registry("sampler", ("tpe", TPE), ("random", Random), ("nsga2", NSGA2), ("advised", Advised))
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -170,10 +170,11 @@ def test_sampler_when_there_are_two_objectives_then_keeps_a_front(name):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sampler_options_when_not_positive_then_are_refused(name):
-    for field in dataclasses.fields(SAMPLERS[name]):
+    counts = [field.name for field in dataclasses.fields(SAMPLERS[name]) if isinstance(field.default, int)]
+    for field in counts:
         with pytest.raises(KdnasError) as caught:
-            SAMPLERS[name](**{field.name: 0})
-        assert (caught.value.field, caught.value.value) == (f"sampler.{field.name}", 0)
+            SAMPLERS[name](**{field: 0})
+        assert (caught.value.field, caught.value.value) == (f"sampler.{field}", 0)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -178,8 +178,8 @@ class Review(nn.Module):
 
     From the deepest stage to the first, an attention over places mixes the student's stage with what came before;
     the result is compared with the teacher's stage at full size and averaged to 4, 2 and 1 places a side (where that
-    is smaller), with weights 1, 1/2, 1/4, 1/8 divided by their sum. Stages meet in as many channels as the widest of the
-    student has, 8 at least (512 for every student in the paper).
+    is smaller), with weights 1, 1/2, 1/4, 1/8 divided by their sum. Stages meet in as many channels as the student's
+    widest has, 8 at least (512 for every student in the paper).
 
     Source: Chen 2021, Distilling Knowledge via Knowledge Review, eq. 6, figure 4 (fusion) and figure 5 (HCL).
     """
