@@ -30,6 +30,7 @@ from trainables.tasks.base import Split
 
 CLASSES = 10
 LABELS = "labels alone"
+TAPS = ("stage1", "stage2", "stage3", "penultimate")
 
 
 def main() -> None:
@@ -44,12 +45,13 @@ def main() -> None:
     bank = make_bank(tuple(chosen.shape), chosen.samples)
     recipes = {LABELS: Recipe().without_teacher()}
     for name, loss in LOSSES.items():
-        terms = (Term("kd"), Term(name, tap="stage2")) if loss.feature else (Term(name),)
+        tap = "penultimate" if loss.last else "stage2" if loss.feature else None
+        terms = (Term(name),) if loss.reads == "logits" else (Term("kd"), Term(name, tap=tap))
         recipes[name] = Recipe(terms=terms)
     seconds = measure(recipes, bank, chosen.rounds)
     rows = [
         {
-            "loss": name if not (name in LOSSES and LOSSES[name].feature) else f"kd + {name}",
+            "loss": name if name not in LOSSES or LOSSES[name].reads == "logits" else f"kd + {name}",
             "ms a step": 1000 * median(found) / (chosen.samples // Recipe().batch_size),
             "ratio to kd": median(found) / median(seconds["kd"]),
             "ratio to labels alone": median(found) / median(seconds[LABELS]),
@@ -68,7 +70,7 @@ def make_bank(shape: tuple[int, ...], samples: int) -> Bank:
     split = Split(images, draw.integers(0, CLASSES, samples))
     normalise = Normalise((0.5,) * shape[0], (0.25,) * shape[0])
     augmentation = Augmentation(shift=1)
-    return banks.build(split, [teacher], normalise, augmentation=augmentation, views=2, seed=0, taps=("stage2",))
+    return banks.build(split, [teacher], normalise, augmentation=augmentation, views=2, seed=0, taps=TAPS)
 
 
 def measure(recipes: dict[str, Recipe], bank: Bank, rounds: int) -> dict[str, list[float]]:

@@ -37,7 +37,7 @@ from trainables.recipe import Recipe, Temperature, Term
 from trainables.tasks.base import Data, keep_labels
 from trainables.teachers import obtain
 
-TAPS = ("stage1", "stage2", "stage3")
+TAPS = ("stage1", "stage2", "stage3", "penultimate")
 ALONE = "labels alone"
 
 
@@ -102,7 +102,7 @@ def recipes() -> dict[str, Recipe]:
         if loss.reads == "logits":
             found[name] = replace(plain, terms=(Term(name),))
         else:
-            tap = "stage2" if loss.feature else None
+            tap = "penultimate" if loss.last else "stage2" if loss.feature else None
             found[f"kd + {name}"] = replace(plain, terms=(Term("kd"), Term(name, tap=tap)))
     for schedule in ("linear", "cosine", "per_sample", "curriculum"):
         found[f"kd, temperature {schedule}"] = replace(plain, temperature=Temperature(schedule))

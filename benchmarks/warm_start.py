@@ -1,10 +1,10 @@
 """Are recipes learned from earlier searches better than random ones, on a space that no search has seen?
 
 Two searches with random candidates on digits, one over networks of basic blocks and one over separable blocks, are the
-experience. Then architectures are drawn from a space of bottleneck blocks with 5x5 kernels and two stages, which neither
-holds. Each is trained in full twice, from the same weights: with a random recipe, and with the recipe that the model of
-`sampler: advised` finds best of 64 random ones; it learns nothing from the new trainings. The paired difference of the
-validation accuracy, in points, with its standard error.
+experience. Then architectures are drawn from a space of bottleneck blocks with 5x5 kernels and two stages, which
+neither holds. Each is trained in full twice, from the same weights: with a random recipe, and with the recipe that the
+model of `sampler: advised` finds best of 64 random ones; it learns nothing from the new trainings. The paired
+difference of the validation accuracy, in points, with its standard error.
 
     python benchmarks/warm_start.py --trials 80 --architectures 40
 """

@@ -23,6 +23,7 @@ from trainables.candidate import Candidate
 from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, evaluate, train
+from trainables.losses.reuse import settle
 from trainables.model_files import save_student
 from trainables.tasks.base import Split
 
@@ -230,6 +231,7 @@ def _retrain_one(
         return facts | {"failure": str(error), "val_accuracy": None, "test_accuracy": None}
     _, accuracy = evaluate(training.model, test, shared.task, normalise)
     if job.with_kd:
+        settle(training.model)
         architecture = candidate.architecture.to_json()
         place = Path(folder) / _folder_name(candidate.id, job.seed, epochs)
         save_student(place, training.model, meta | {"architecture": architecture})

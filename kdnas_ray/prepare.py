@@ -22,9 +22,9 @@ from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank, pooled
 from trainables.loop import Normalise
-from trainables.losses import check_feature
 from trainables.tasks.base import Data, keep_labels
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
+from trainables.terms import read_of
 
 Say = Callable[[str], None]
 
@@ -204,24 +204,22 @@ def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...
 
 
 def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tuple[int, ...]]) -> None:
+    if not teacher:
+        return
     students = config.space.taps()
-    for tap in teacher:
-        if tap not in students:
+    shapes = tap_shapes(_any_student(config, data), data.shape, list(students))
+    for term in config.recipes.needed_terms():
+        if term.tap is not None and term.tap not in students:
             raise KdnasError(
                 "the students have no such tap",
                 field="recipes.taps",
-                value=tap,
+                value=term.tap,
                 remedy=f"their taps: {', '.join(students)}",
             )
-    if not teacher:
-        return
-    student = _any_student(config, data)
-    for tap, shape in tap_shapes(student, data.shape, list(teacher)).items():
-        for loss in config.recipes.needed_losses():
-            try:
-                check_feature(loss, tap, shape, teacher[tap])
-            except KdnasError as error:
-                raise KdnasError(error.problem, field="recipes.taps", value=tap, remedy=error.remedy) from error
+        try:
+            read_of(term, shapes, teacher)
+        except KdnasError as error:
+            raise KdnasError(error.problem, field="recipes.taps", value=term.tap, remedy=error.remedy) from error
 
 
 def _any_student(config: SearchConfig, data: Data) -> nn.Module:

@@ -26,7 +26,8 @@ from trainables.files import whole_folder
 from trainables.tasks.base import Split
 from trainables.top_logits import TopLogits, compress, stacked, top_bytes, typical
 
-FORMAT = 3
+FORMAT = 4
+CLASSIFIER = ("classifier.weight", "classifier.bias")
 INFERENCE_BATCH = 512
 
 
@@ -76,6 +77,7 @@ class Bank:
         augmentation: the transforms that views are drawn from; view 0 is the identity.
         seed: seed of the views.
         teacher_params: number of parameters of each teacher.
+        classifier: weight `[K, features]` and bias `[K]` of the first teacher's, where it has a linear one.
     """
 
     images: np.ndarray
@@ -85,6 +87,7 @@ class Bank:
     augmentation: Augmentation
     seed: int
     teacher_params: tuple[int, ...] = ()
+    classifier: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -185,7 +188,10 @@ def build(
     kept = np.stack(dense) if top_k is None else stacked(short, np.stack(habits))
     maps = {name: np.stack([features[name] for features in seen]) for name in taps}
     params = tuple(sum(part.numel() for part in teacher.parameters()) for teacher in teachers)
-    return Bank(bank.images, bank.labels, kept, maps, augmentation, seed, params)
+    head = getattr(teachers[0], "classifier", None)
+    linear = isinstance(head, nn.Linear) and head.bias is not None
+    known = (head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy()) if linear else None  # type: ignore[union-attr]
+    return Bank(bank.images, bank.labels, kept, maps, augmentation, seed, params, known)
 
 
 def without_teacher(split: Split, *, augmentation: Augmentation, views: int, seed: int) -> Bank:
@@ -244,6 +250,8 @@ def save(bank: Bank, folder: Path) -> None:
         logits = vars(bank.logits) if isinstance(bank.logits, TopLogits) else {"all": bank.logits}
         arrays = {f"logits.{name}": value for name, value in logits.items()}
         arrays |= {f"tap.{name}": value for name, value in bank.taps.items()}
+        if bank.classifier is not None:
+            arrays |= dict(zip(CLASSIFIER, bank.classifier, strict=True))
         safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
         digest_of_file = _file_digest(draft / "bank.safetensors")
         facts = {
@@ -270,12 +278,13 @@ def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -
         logits = parts["all"] if "all" in parts else TopLogits(**parts)
         params = tuple(int(size) for size in facts["teacher_params"])
         taps = {name: arrays[f"tap.{name}"] for name in facts["taps"]}
+        known = (arrays[CLASSIFIER[0]], arrays[CLASSIFIER[1]]) if CLASSIFIER[0] in arrays else None
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _corrupt(folder, f"it cannot be read ({error})") from error
     for samples in (logits.shape[2], *(tap.shape[1] for tap in taps.values())):
         if samples != len(split):
             raise _corrupt(folder, f"it holds {samples} samples, the data {len(split)}")
-    return Bank(split.images, split.labels, logits, taps, augmentation, seed, params)
+    return Bank(split.images, split.labels, logits, taps, augmentation, seed, params, known)
 
 
 def _answers(

@@ -307,8 +307,9 @@ class SimpleRecipes:
         if _choose(trial, "hint", self.hints):
             loss = _choose(trial, "hint.loss", self.hint_losses)
             several = LOSSES[loss].several
-            tap = None if several else _choose(trial, "hint.tap", self.taps)
-            match = "name" if several else _choose(trial, "hint.match", self.matches)
+            last = LOSSES[loss].last
+            tap = "penultimate" if last else None if several else _choose(trial, "hint.tap", self.taps)
+            match = "name" if several or last else _choose(trial, "hint.match", self.matches)
             terms.append(Term(loss, _number(trial, "hint.weight", self.hint_weight, log=True), tap, match))
         shares: tuple[float, ...] = ()
         if self.teacher_shares:
@@ -331,11 +332,25 @@ class SimpleRecipes:
 
     def needed_taps(self) -> tuple[str, ...]:
         """Teacher taps that some recipe of this space reads."""
-        return (self.teacher_taps or self.taps) if any(self.hints) else ()
+        if not any(self.hints):
+            return ()
+        last = any(LOSSES[name].last for name in self.hint_losses)
+        return tuple(dict.fromkeys((*(self.teacher_taps or self.taps), *(["penultimate"] if last else []))))
 
     def needed_losses(self) -> tuple[str, ...]:
         """Losses on features that some recipe of this space uses."""
         return self.hint_losses if any(self.hints) else ()
+
+    def needed_terms(self) -> tuple[Term, ...]:
+        """Every term on features that some recipe of this space has, at its usual weight."""
+        found = []
+        for name in self.needed_losses():
+            loss = LOSSES[name]
+            if loss.several or loss.last:
+                found.append(Term(name, tap="penultimate" if loss.last else None))
+            else:
+                found += [Term(name, tap=tap, match=match) for tap in self.taps for match in self.matches]
+        return tuple(found)
 
 
 @dataclass(frozen=True)

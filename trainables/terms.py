@@ -10,6 +10,7 @@ from search_spaces import KdnasError, tap_shapes
 from trainables.bank import Bank, Batch
 from trainables.ensembles import combine
 from trainables.losses import LOSSES, Answer, Loss, Projector, Setting, check_feature
+from trainables.losses.reuse import ReusedClassifier
 from trainables.matching import MATCHES
 from trainables.recipe import Recipe, Term
 from trainables.weighting import TEMPERATURES, WEIGHTINGS, sample_losses
@@ -41,7 +42,7 @@ def make_ready(model: nn.Module, bank: Bank, recipe: Recipe) -> tuple[tuple[Read
     for index, term in enumerate(recipe.terms):
         loss = LOSSES[term.loss]
         own = _student_shapes(model, bank, term) if loss.feature or loss.several else {}
-        read = _read(term, loss, own, bank_shapes)
+        read = read_of(term, own, bank_shapes)
         reads.append(read)
         student, teacher = tuple(own[tap] for tap in read.student), tuple(bank_shapes[tap] for tap in read.teacher)
         if loss.projected:
@@ -50,6 +51,9 @@ def make_ready(model: nn.Module, bank: Bank, recipe: Recipe) -> tuple[tuple[Read
         if loss.learned:
             setting = Setting(student, teacher, len(bank), bank.logits.shape[3])
             parts[f"{index}_loss"] = loss.function(setting)
+            if loss.function is ReusedClassifier:
+                known = bank.classifier
+                parts[f"{index}_loss"].take_over(model, known and tuple(torch.tensor(part) for part in known))  # type: ignore[operator]
     policy = WEIGHTINGS[recipe.weighting]
     if isinstance(policy, type) and recipe.terms:
         parts[WEIGHTING] = policy(1 + len(recipe.terms))
@@ -160,7 +164,13 @@ def _student_shapes(model: nn.Module, bank: Bank, term: Term) -> dict[str, tuple
     return tap_shapes(model, (channels, height, width), taps)
 
 
-def _read(term: Term, loss: Loss, own: Mapping[str, tuple[int, ...]], bank: Mapping[str, tuple[int, ...]]) -> Read:
+def read_of(term: Term, own: Mapping[str, tuple[int, ...]], bank: Mapping[str, tuple[int, ...]]) -> Read:
+    """What the term reads of a student with taps of shapes `own` and a bank with those of `bank`.
+
+    Raises:
+        KdnasError: they do not have it, or it cannot be compared.
+    """
+    loss = LOSSES[term.loss]
     if loss.several:
         student, teacher = (tuple(name for name, shape in shapes.items() if len(shape) == 3) for shapes in (own, bank))
         if min(len(student), len(teacher)) < 2:

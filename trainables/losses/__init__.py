@@ -35,6 +35,7 @@ from trainables.losses.logits import (
     wsld,
 )
 from trainables.losses.relations import correlation, pkt, rkd_angle, rkd_distance, similarity
+from trainables.losses.reuse import ReusedClassifier
 
 LOSSES: Registry[Loss] = Registry(
     "loss",
@@ -61,6 +62,7 @@ LOSSES: Registry[Loss] = Registry(
     ("flow_matrices", Loss(FlowMatrices, several=True, learned=True, weight=50.0)),
     ("review", Loss(Review, several=True, learned=True)),
     ("cross_layer", Loss(CrossLayer, several=True, learned=True)),
+    ("reused_classifier", Loss(ReusedClassifier, feature=True, learned=True, last=True)),
     ("attention", Loss(attention, feature=True, maps=True, weight=4.0)),
     ("nst", Loss(nst, feature=True, maps=True, weight=50.0)),
     ("rkd_distance", Loss(rkd_distance, feature=True, weight=25.0)),
@@ -87,6 +89,13 @@ def check_feature(name: str, tap: str, student: tuple[int, ...], teacher: tuple[
         KdnasError: a projector cannot match a map with a vector, or the loss reads maps only.
     """
     loss = LOSSES[name]
+    if loss.last and tap != "penultimate":
+        raise KdnasError(
+            f"the loss {name!r} reads the last features only",
+            field="recipe.terms.tap",
+            value=tap,
+            remedy="name the tap penultimate",
+        )
     if loss.projected and len(student) != len(teacher):
         raise KdnasError(
             f"the student's feature has shape {student}, the teacher's {teacher}: one is a map, one a vector",
