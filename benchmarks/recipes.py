@@ -57,7 +57,7 @@ def main() -> None:
     """Train every method with every seed; print a row each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=["digits", "cifar10"], default="digits")
-    parser.add_argument("--data", type=Path, help="Parquet files of CIFAR-10")
+    parser.add_argument("--data", type=Path, help="folder with train.parquet and test.parquet of CIFAR-10")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--shares", type=float, nargs="+")
@@ -78,7 +78,14 @@ def prepare(task: str, path: Path | None, epochs: int | None) -> Bench:
     if task == "digits":
         config, widths, length = read({}), (4, 8, 8), 27
     else:
-        options = {"name": "images", "path": str(path), "subset": 2500, "augmentation": {"crop": 2, "flip": True}}
+        assert path is not None
+        options = {
+            "name": "images",
+            "path": str(path / "train.parquet"),
+            "test_path": str(path / "test.parquet"),
+            "subset": 2500,
+            "augmentation": {"crop": 2, "flip": True},
+        }
         config, widths, length = read({"task": options}), (8, 16, 32), 15
     data = config.task.load(config.seed)
     with tempfile.TemporaryDirectory() as cache:
