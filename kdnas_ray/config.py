@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -111,7 +111,9 @@ class BankSettings(_Section):
     top_k: int | None = Field(strict=True, default=None, ge=2)
     """Logits kept of each answer, for tasks with many classes; the others are rebuilt roughly; null to keep all."""
     max_bytes: int | None = Field(strict=True, default=None, ge=1)
-    """Refuse a search whose bank would need more bytes of object store than this; null for no bound."""
+    """Bytes of object store that the bank may take; null for no bound."""
+    overflow: Literal["refuse", "online"] = "refuse"
+    """What happens above `max_bytes`: `refuse` the search, or keep the logits and compute features `online`."""
     cache: Path | None = None
     """Folder for trained teachers and banks, shared by all runs (default: KDNAS_CACHE or ~/.cache/kdnas_ray)."""
 

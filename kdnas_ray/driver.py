@@ -53,6 +53,7 @@ from search_spaces import KdnasError, RunError, sample
 from trainables.distill import Distill, Shared
 from trainables.files import replace_text
 from trainables.layout import channels_last_pays
+from trainables.online import online
 from trainables.teachers import Teacher, save_teacher
 
 STUDY = "kdnas"
@@ -198,6 +199,8 @@ def _phases(
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
     room = needed_bytes(bank, [data.validation.images, data.test.images])
     with ray_session(config.resources.workers, config.resources.cpu, room):
+        if made.online:
+            bank = online(bank, teacher.model, made.online, mean=data.mean, std=data.std, pool=config.bank.pool)
         arm()  # again: Ray put its own handler of SIGTERM in place, which prints a stack of C++ calls
         shared = Shared(
             bank=bank,

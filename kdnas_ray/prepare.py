@@ -39,6 +39,7 @@ class Plan:
         teacher_costs: `params` and `flops` of the first teacher.
         bounds: largest allowed value of each constrained number.
         taps: teacher taps that the bank must hold.
+        online: shapes of the teacher taps that are computed when they are needed, because the bank has no room.
         costs: `params` and `flops` of an architecture, remembered.
     """
 
@@ -47,6 +48,7 @@ class Plan:
     teacher_costs: dict[str, int]
     bounds: dict[str, float]
     taps: tuple[str, ...]
+    online: dict[str, tuple[int, ...]]
     costs: Callable[[Architecture], dict[str, int]]
 
 
@@ -67,7 +69,7 @@ def plan(config: SearchConfig) -> Plan:
     _check_earlier(config)
     taps = tuple(config.recipes.needed_taps())
     teacher_shapes = {tap: pooled(size, config.bank.pool) for tap, size in check_taps(model, shape, taps).items()}
-    _check_bank(config, data, teacher_shapes)
+    online = _check_bank(config, data, teacher_shapes)
     _check_student_taps(config, data, teacher_shapes)
     teacher_costs = count_model(model, shape)
     bounds = limits(config.constraints, teacher_costs)
@@ -85,7 +87,7 @@ def plan(config: SearchConfig) -> Plan:
         if bound.of_teacher is not None
     )
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
-    return Plan(config, data, teacher_costs, bounds, taps, costs)
+    return Plan(config, data, teacher_costs, bounds, () if online else taps, online, costs)
 
 
 def load_data(config: SearchConfig) -> Data:
@@ -180,7 +182,8 @@ def check_folder(run: Path) -> None:
     check_creatable(run, "--out")
 
 
-def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...]]) -> None:
+def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the taps that the bank has no room for."""
     settings, classes = config.bank, len(data.classes)
     if settings.top_k is not None and settings.top_k > classes:
         raise KdnasError(
@@ -194,13 +197,17 @@ def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...
     )  # fmt: skip
     needed = sum(parts.values())
     if settings.max_bytes is not None and needed > settings.max_bytes:
+        if settings.overflow == "online" and parts["logits"] <= settings.max_bytes:
+            return taps
         listed = ", ".join(f"{name} {size:,}" for name, size in parts.items())
         raise KdnasError(
             f"the bank would take {needed:,} bytes",
             field="bank.max_bytes",
             value=settings.max_bytes,
-            remedy=f"it holds {listed}: name fewer recipes.taps, lower bank.views or bank.pool, or set bank.top_k",
+            remedy=f"it holds {listed}: name fewer recipes.taps, lower bank.views or bank.pool, "
+            "set bank.top_k, or bank.overflow to online",
         )
+    return {}
 
 
 def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tuple[int, ...]]) -> None:

@@ -66,6 +66,20 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class OnlineTap:
+    """A feature that is not kept but computed when it is asked for.
+
+    Args:
+        shape: as if it were kept, `(V, N, …)`.
+        ask: `(indices [batch], view, names) -> {name: [batch, …]}` float16, for all such taps of the bank.
+    """
+
+    shape: tuple[int, ...]
+    ask: Callable[[np.ndarray, int, Sequence[str]], Mapping[str, np.ndarray]]
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
 class Bank:
     """The teachers' knowledge about a training split, for V seeded views of it.
 
@@ -83,7 +97,7 @@ class Bank:
     images: np.ndarray
     labels: np.ndarray
     logits: np.ndarray | TopLogits
-    taps: dict[str, np.ndarray]
+    taps: Mapping[str, np.ndarray | OnlineTap]
     augmentation: Augmentation
     seed: int
     teacher_params: tuple[int, ...] = ()
@@ -126,12 +140,21 @@ class Bank:
             images=apply(images, transforms.rows(indices)),
             labels=torch.from_numpy(np.take(self.labels, indices)),
             logits=torch.from_numpy(logits),
-            taps={
-                name: torch.from_numpy(np.take(self.taps[name][view], indices, axis=0).astype(np.float32))
-                for name in taps
-            },
+            taps=self._features(indices, view, taps),
             samples=torch.from_numpy(np.asarray(indices, dtype=np.int64)),
         )
+
+    def _features(self, indices: np.ndarray, view: int, names: Sequence[str]) -> dict[str, Tensor]:
+        found: dict[str, np.ndarray] = {}
+        absent = [tap for name in names if isinstance(tap := self.taps[name], OnlineTap)]
+        if absent:  # one question for all of them
+            asked = [name for name in names if isinstance(self.taps[name], OnlineTap)]
+            found = dict(absent[0].ask(indices, view, asked))
+        for name in names:
+            tap = self.taps[name]
+            if not isinstance(tap, OnlineTap):
+                found[name] = np.take(tap[view], indices, axis=0)
+        return {name: torch.from_numpy(found[name].astype(np.float32)) for name in names}
 
 
 def build(
@@ -297,17 +320,46 @@ def _answers(
     pool: int | None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     logits: list[np.ndarray] = []
-    features: dict[str, list[np.ndarray]] = {name: [] for name in taps}
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in taps}
     model.eval()
+    for start in range(0, len(bank), INFERENCE_BATCH):
+        indices = np.arange(start, min(start + INFERENCE_BATCH, len(bank)))
+        answer, seen = features(bank, model, normalise, indices, view, transforms, taps, pool)
+        logits.append(answer)
+        for name in taps:
+            kept[name].append(seen[name])
+    return np.concatenate(logits), {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def features(
+    bank: Bank,
+    model: nn.Module,
+    normalise: nn.Module,
+    indices: np.ndarray,
+    view: int,
+    transforms: Transforms,
+    taps: Sequence[str],
+    pool: int | None,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What a teacher in evaluation mode says of some samples: logits `[batch, K]` and taps, float16, as they are kept.
+
+    Args:
+        bank: holds the images.
+        model: the teacher.
+        normalise: maps uint8 images to its inputs.
+        indices: which samples, `[batch]`.
+        view: which view.
+        transforms: of the view.
+        taps: names of the features.
+        pool: as in `build`.
+
+    Raises:
+        KdnasError: the teacher answers with NaN.
+    """
     with torch.inference_mode():
-        for start in range(0, len(bank), INFERENCE_BATCH):
-            indices = np.arange(start, min(start + INFERENCE_BATCH, len(bank)))
-            images = normalise(bank.batch(indices, view, transforms).images)
-            answer, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
-            logits.append(_half(answer))
-            for name in taps:
-                features[name].append(_half(_averaged(seen[name], pool)))
-    return np.concatenate(logits), {name: np.concatenate(parts) for name, parts in features.items()}
+        images = normalise(bank.batch(indices, view, transforms).images)
+        answer, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
+        return _half(answer), {name: _half(_averaged(seen[name], pool)) for name in taps}
 
 
 def _averaged(x: Tensor, pool: int | None) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from e2e.launch import SMALL, kdnas, lines
+from e2e.launch import SMALL, config_file, kdnas, lines
 from sklearn.datasets import load_digits
 
 from kdnas_ray.students import load_student
@@ -167,3 +167,17 @@ def test_report_retrain_and_compare_read_the_folder(finished):
     retrained = kdnas("retrain", "run", "--top", "2", cwd=run.parent)
     assert retrained.returncode == 0, retrained.stdout + retrained.stderr
     assert len(lines(run / "retrained.jsonl")) == 8  # they were all done already
+
+
+def test_search_whose_features_have_no_room_asks_one_shared_teacher_for_them(tmp_path):
+    changes = {
+        "budget": {"trials": 2},
+        "retrain": {"top": 0},
+        "recipes": {"name": "simple", "hints": [True], "taps": ["stage2"]},
+        "bank": {"views": 2, "max_bytes": 60_000, "overflow": "online"},
+    }
+    done = kdnas("search", config_file(tmp_path, **changes), "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in lines(tmp_path / "run" / "candidates.jsonl") if row["state"] != "rejected"]
+    assert len(rows) == 2
+    assert {row["state"] for row in rows} <= {"complete", "pruned"}
