@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with train.parquet and test.parquet of CIFAR-10")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--only", nargs="+", help="methods, as the table names them")
     parser.add_argument("--shares", type=float, nargs="+")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
     torch.set_num_threads(1)
     bench = prepare(chosen.task, chosen.data, chosen.epochs)
     with ProcessPoolExecutor(os.cpu_count(), initializer=_begin, initargs=(bench,)) as pool:
-        rows = shares(pool, chosen.shares, chosen.seeds) if chosen.shares else methods(pool, chosen.seeds)
+        rows = shares(pool, chosen.shares, chosen.seeds) if chosen.shares else methods(pool, chosen.seeds, chosen.only)
     teacher = {"params": bench.bank.teacher_params[0]}
     tell(rows, chosen.out, task=chosen.task, epochs=bench.epochs, seeds=chosen.seeds, teacher=teacher)
 
@@ -116,19 +117,21 @@ def recipes() -> dict[str, Recipe]:
     for weighting in ("confidence", "uncertainty", "meta"):
         found[f"kd, weighting {weighting}"] = replace(plain, weighting=weighting)
     found["kd, alpha 0.9 to 0 linear"] = replace(plain, alpha=0.9, alpha_schedule="linear")
+    every = tuple(Term("hint", tap=tap) for tap in TAPS[:3])
+    for weighting in ("fixed", "meta"):
+        found[f"kd + hint at every tap, {weighting}"] = replace(plain, terms=(Term("kd"), *every), weighting=weighting)
     found["kd, mutual"] = replace(plain, mutual=1.0)
     return found
 
 
-def methods(pool: ProcessPoolExecutor, seeds: list[int]) -> list[dict[str, Any]]:
+def methods(pool: ProcessPoolExecutor, seeds: list[int], only: list[str] | None) -> list[dict[str, Any]]:
     """A row a method."""
-    jobs = {
-        (name, seed): pool.submit(accuracy, recipe, seed, 1.0) for name, recipe in recipes().items() for seed in seeds
-    }
+    chosen = {name: recipe for name, recipe in recipes().items() if only is None or name in (ALONE, *only)}
+    jobs = {(name, seed): pool.submit(accuracy, recipe, seed, 1.0) for name, recipe in chosen.items() for seed in seeds}
     scores = {key: job.result() for key, job in jobs.items()}
     alone = np.array([scores[ALONE, seed][0] for seed in seeds])
     rows = []
-    for name in recipes():
+    for name in chosen:
         own = np.array([scores[name, seed][0] for seed in seeds])
         rows.append({"method": name, **_spread("test", own), **_gain(own, alone), "s": scores_s(scores, name, seeds)})
     return rows

@@ -15,7 +15,7 @@ from trainables.ensembles import ENSEMBLES
 from trainables.losses import LOSSES
 from trainables.matching import MATCHES
 from trainables.schedules import SCHEDULES, between
-from trainables.weighting import TEMPERATURES, WEIGHTINGS
+from trainables.weighting import TEMPERATURES, WEIGHTINGS, complexity
 
 Range = tuple[float, float]
 
@@ -152,18 +152,14 @@ class Recipe:
         return dataclasses.replace(self, terms=terms, ensemble="average", teacher_shares=(), alpha_by_size=0.0)
 
     def alpha_at(self, progress: float, size: float = 1.0) -> float:
-        """Weight of the distillation terms: `schedule(progress) * min(1, size) ** alpha_by_size`.
-
-        Source: Cho and Hariharan 2019, On the Efficacy of Knowledge Distillation, and Mirzadeh 2020, Improved Knowledge
-        Distillation via Teacher Assistant: the further a student's capacity lies below the teacher's, the less it
-        gains from imitating it. A power of the ratio, as capacity is usually compared on a logarithmic scale.
+        """Weight of the distillation terms: the schedule's, lowered by the student's size (`complexity`).
 
         Args:
             progress: 0 at the first step, 1 at the last.
             size: parameters of the student over those of the teacher.
         """
         scheduled = between(self.alpha_schedule, self.alpha, self.final_alpha, progress)
-        return scheduled * min(1.0, size) ** self.alpha_by_size
+        return complexity(scheduled, size, self.alpha_by_size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dictionary."""
@@ -208,6 +204,8 @@ class SimpleRecipes:
         hints: share the choice between recipes with a feature hint (true) and without (false).
         hint_losses: losses on a feature to choose from.
         hint_weight: range of the hint's weight relative to its usual one, sampled on a log scale.
+        every_tap: share the choice between a hint at one tap (false) and one at each of `taps` (true), whose weights the
+            weighting `meta` learns apart.
         taps: the student's taps whose features a hint may match.
         teacher_taps: taps of the teacher to choose a match from; empty for those of the same names.
         matches: how the teacher's tap is found, to choose from: `name`, `depth`, `resolution`.
@@ -231,6 +229,7 @@ class SimpleRecipes:
     hints: tuple[bool, ...] = (False, True)
     hint_losses: tuple[str, ...] = ("hint",)
     hint_weight: Range = (0.1, 10.0)
+    every_tap: tuple[bool, ...] = (False,)
     taps: tuple[str, ...] = ("stage2", "stage3")
     teacher_taps: tuple[str, ...] = ()
     matches: tuple[str, ...] = ("name",)
@@ -269,6 +268,7 @@ class SimpleRecipes:
         for shares in self.teacher_shares:
             valid = bool(shares) and min(shares) >= 0 and any(shares)
             _require(valid, "recipes.teacher_shares", list(shares), "numbers from 0 up, a list a choice, not all 0")
+        _require(bool(self.every_tap), "recipes.every_tap", [], "list true, false or both")
         _require(bool(self.mutual), "recipes.mutual", [], "list at least one weight, 0 for none")
         for weight in self.mutual:
             _require(0 <= weight <= 100, "recipes.mutual", weight, "choose 0 (no peer) to 100; 1 in the paper")
@@ -308,9 +308,14 @@ class SimpleRecipes:
             loss = _choose(trial, "hint.loss", self.hint_losses)
             several = LOSSES[loss].several
             last = LOSSES[loss].last
-            tap = "penultimate" if last else None if several else _choose(trial, "hint.tap", self.taps)
-            match = "name" if several or last else _choose(trial, "hint.match", self.matches)
-            terms.append(Term(loss, _number(trial, "hint.weight", self.hint_weight, log=True), tap, match))
+            weight, match, taps = _number(trial, "hint.weight", self.hint_weight, log=True), "name", self.taps
+            if several or last:
+                taps = ("penultimate",) if last else ()
+            else:
+                match = _choose(trial, "hint.match", self.matches)
+                if not _choose(trial, "hint.every_tap", self.every_tap):
+                    taps = (_choose(trial, "hint.tap", self.taps),)
+            terms += [Term(loss, weight / max(len(taps), 1), tap, match) for tap in taps or (None,)]
         shares: tuple[float, ...] = ()
         if self.teacher_shares:
             shares = self.teacher_shares[_choose(trial, "teacher_shares", tuple(range(len(self.teacher_shares))))]
@@ -385,6 +390,7 @@ class EveryRecipe(SimpleRecipes):
     mutual: tuple[float, ...] = (0.0, 1.0)
     ensembles: tuple[str, ...] = tuple(ENSEMBLES)
     hint_losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if loss.feature or loss.several)
+    every_tap: tuple[bool, ...] = (False, True)
     teacher_taps: tuple[str, ...] = ("stage1", "stage2", "stage3")
     matches: tuple[str, ...] = ("name", "depth", "resolution")
 

@@ -75,6 +75,23 @@ class Uncertainty(nn.Module):
         return (torch.exp(-s) * torch.stack(list(losses)) + s / 2).sum()
 
 
+def complexity(alpha: float, size: float, exponent: float) -> float:
+    """Alpha falls with the student's size: `alpha * min(1, size) ** exponent`, in recipes `alpha_by_size`.
+
+    The further a student's capacity lies below the teacher's, the less it gains from imitating it. A power of the ratio,
+    as capacity is usually compared on a logarithmic scale; alpha and the exponent are both searched.
+
+    Source: Cho and Hariharan 2019, On the Efficacy of Knowledge Distillation, and Mirzadeh 2020, Improved Knowledge
+    Distillation via Teacher Assistant (the finding; the formula is ours).
+
+    Args:
+        alpha: of a student as large as the teacher.
+        size: parameters of the student over those of the teacher.
+        exponent: 0 leaves alpha alone.
+    """
+    return alpha * min(1.0, size) ** exponent
+
+
 WEIGHTINGS: Registry[Any] = Registry(
     "weighting", ("fixed", fixed), ("confidence", confidence), ("uncertainty", Uncertainty), ("meta", MetaWeights)
 )
@@ -132,7 +149,7 @@ TEMPERATURES: Registry[Any] = Registry(
     ("per_sample", per_sample),
     ("curriculum", Curriculum),
 )
-ALPHAS: Registry[Any] = Registry("alpha policy", *SCHEDULES.items(), *WEIGHTINGS.items())
+ALPHAS: Registry[Any] = Registry("alpha policy", *SCHEDULES.items(), ("complexity", complexity), *WEIGHTINGS.items())
 
 
 def sample_losses(loss: Loss, student: Answer, teacher: Answer, labels: Tensor, temperature: Tensor) -> Tensor:
