@@ -204,8 +204,7 @@ class SimpleRecipes:
         hints: share the choice between recipes with a feature hint (true) and without (false).
         hint_losses: losses on a feature to choose from.
         hint_weight: range of the hint's weight relative to its usual one, sampled on a log scale.
-        every_tap: share the choice between a hint at one tap (false) and one at each of `taps` (true), whose weights the
-            weighting `meta` learns apart.
+        every_tap: a hint at one tap (false), at each of `taps` (true; `meta` weighs them apart), or both to choose from.
         taps: the student's taps whose features a hint may match.
         teacher_taps: taps of the teacher to choose a match from; empty for those of the same names.
         matches: how the teacher's tap is found, to choose from: `name`, `depth`, `resolution`.

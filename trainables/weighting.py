@@ -78,8 +78,8 @@ class Uncertainty(nn.Module):
 def complexity(alpha: float, size: float, exponent: float) -> float:
     """Alpha falls with the student's size: `alpha * min(1, size) ** exponent`, in recipes `alpha_by_size`.
 
-    The further a student's capacity lies below the teacher's, the less it gains from imitating it. A power of the ratio,
-    as capacity is usually compared on a logarithmic scale; alpha and the exponent are both searched.
+    The further a student's capacity lies below the teacher's, the less it gains from imitating it. A power of the
+    ratio, as capacity is usually compared on a logarithmic scale; alpha and the exponent are both searched.
 
     Source: Cho and Hariharan 2019, On the Efficacy of Knowledge Distillation, and Mirzadeh 2020, Improved Knowledge
     Distillation via Teacher Assistant (the finding; the formula is ours).
