@@ -204,7 +204,7 @@ class SimpleRecipes:
         hints: share the choice between recipes with a feature hint (true) and without (false).
         hint_losses: losses on a feature to choose from.
         hint_weight: range of the hint's weight relative to its usual one, sampled on a log scale.
-        every_tap: a hint at one tap (false), at each of `taps` (true; `meta` weighs them apart), or both to choose from.
+        every_tap: a hint at one tap (false) or at each of `taps` (true; `meta` weighs them apart), to choose from.
         taps: the student's taps whose features a hint may match.
         teacher_taps: taps of the teacher to choose a match from; empty for those of the same names.
         matches: how the teacher's tap is found, to choose from: `name`, `depth`, `resolution`.
