@@ -21,8 +21,9 @@ def kept(data, task, teacher, normalise):
 
 
 @pytest.fixture
-def asked(kept, data, teacher):
+def asked(kept, data, teacher, monkeypatch):
     """The same bank with one tap kept and one asked for, without Ray between."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # of the actor's process, not of this one
     there, calls = _Teacher(teacher.model, kept, data.mean, data.std, 4), []
 
     def ask(indices, view, names):
