@@ -1,7 +1,6 @@
 """How does a search run? The one place where Ray Tune is driven."""
 
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -35,7 +34,7 @@ from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import OBJECTIVES
-from kdnas_ray.prepare import Plan, check_folder, knowledge, needed_bytes, plan, teacher_folder
+from kdnas_ray.prepare import Plan, check_folder, free_folder, knowledge, needed_bytes, plan, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
 from kdnas_ray.runs import (
@@ -80,7 +79,7 @@ def search(
         Interrupted: Ctrl-C or SIGTERM; `resume` goes on.
     """
     config = config or SearchConfig()
-    run = Path(out) if out is not None else _new_name()
+    run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
     made = plan(config)
     run.mkdir(parents=True, exist_ok=True)
@@ -413,12 +412,6 @@ def _announce(run: Path, config: SearchConfig) -> None:
             "tags": {"kdnas.run_folder": run.resolve().name, "kdnas.status": "running"},
         },
     )
-
-
-def _new_name() -> Path:
-    name = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    others = (Path(f"{name}-{n}") for n in itertools.count(2))
-    return next(path for path in itertools.chain([name], others) if not path.exists())
 
 
 def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> None:

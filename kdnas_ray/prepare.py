@@ -1,9 +1,11 @@
 """Can this search work at all? Everything that can be refused is refused here, before any work starts."""
 
+import itertools
 import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,13 @@ def check_folder(run: Path) -> None:
             remedy=f"choose another folder, or go on with `kdnas resume {run}`",
         )
     check_creatable(run, "--out")
+
+
+def free_folder(now: datetime) -> Path:
+    """The run folder of a search that names none: by the time, and a number where another has that already."""
+    name = Path("runs") / now.strftime("%Y-%m-%d-%H%M%S")
+    others = (Path(f"{name}-{n}") for n in itertools.count(2))
+    return next(path for path in itertools.chain([name], others) if not path.exists())
 
 
 def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

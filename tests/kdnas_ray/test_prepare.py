@@ -1,12 +1,13 @@
 """Specification of `kdnas_ray.prepare`: what cannot work is refused before any work starts."""
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pytest
 
 from kdnas_ray.config import read
-from kdnas_ray.prepare import check_folder, knowledge, needed_bytes, plan
+from kdnas_ray.prepare import check_folder, free_folder, knowledge, needed_bytes, plan
 from search_spaces import Architecture, KdnasError
 from trainables.teachers import save_teacher
 
@@ -200,6 +201,15 @@ def test_run_folder_when_it_exists_then_is_refused_and_an_empty_one_taken(tmp_pa
             check_folder(folder)
         assert (caught.value.field, caught.value.value) == ("--out", str(folder))
         assert f"kdnas resume {folder}" in caught.value.remedy
+
+
+def test_run_folder_when_none_is_named_then_is_a_free_one_by_the_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for _ in range(3):
+        names.append(free_folder(datetime(2026, 11, 25, 9, 5, 7)))
+        names[-1].mkdir(parents=True)
+    assert [str(name) for name in names] == [f"runs/2026-11-25-090507{end}" for end in ("", "-2", "-3")]
 
 
 def test_knowledge_when_the_runs_copy_of_the_teacher_is_damaged_then_says_so_and_takes_the_cached_one(tmp_path, run):
