@@ -9,6 +9,8 @@ import json
 from search_spaces.base import Architecture, Space, decode
 from search_spaces.errors import KdnasError
 
+_REMEDY = 'this space is written as a JSON object of its decisions, such as {"stage1.width": 8, …}'
+
 
 def notation(space: Space, architecture: Architecture) -> str:
     """The architecture in the space's own notation; JSON of its decisions where the space has none."""
@@ -28,9 +30,9 @@ def parse(space: Space, text: str) -> Architecture:
     try:
         decisions = json.loads(text)
     except ValueError as error:
-        raise KdnasError(f"not JSON ({error})", field="architecture", value=text) from error
+        raise KdnasError(f"not JSON ({error})", field="architecture", value=text, remedy=_REMEDY) from error
     if not isinstance(decisions, dict):
-        raise KdnasError("not a JSON object of decisions", field="architecture", value=text)
+        raise KdnasError("not a JSON object", field="architecture", value=text, remedy=_REMEDY)
     return decode(space, decisions)
 
 
