@@ -16,6 +16,7 @@ from search_spaces.base import (
     sample,
     tap_shapes,
 )
+from search_spaces.composition import CompositionSpace
 from search_spaces.errors import KdnasError, RunError, first_line
 from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.nasbench_macro import NASBenchMacroSpace
@@ -29,11 +30,13 @@ SPACES: Registry[type] = Registry(
     ("mobilenet", MobileNetSpace),
     ("vit_tiny", ViTSpace),
     ("nasbench_macro", NASBenchMacroSpace),
+    ("composition", CompositionSpace),
 )
 
 __all__ = [
     "SPACES",
     "Architecture",
+    "CompositionSpace",
     "ForeignModel",
     "KdnasError",
     "MobileNetSpace",

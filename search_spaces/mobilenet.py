@@ -167,9 +167,7 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(x)
 
 
-def conv_act(
-    width: int, out: int, kernel: int, activation: str, stride: int = 1, groups: int = 1
-) -> list[nn.Module]:
+def conv_act(width: int, out: int, kernel: int, activation: str, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     """Convolution, batch norm and activation; the image keeps its size at stride 1."""
     return [
         nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
