@@ -15,9 +15,7 @@ from search_spaces.errors import KdnasError
 from search_spaces.mobilenet import ACTIVATIONS, InvertedResidual, SqueezeExcite, conv_act
 from search_spaces.resnet import residual
 
-Layers = tuple[dict[str, Any], ...]
-
-DEFAULT_LAYERS: Layers = (
+DEFAULT_LAYERS: tuple[dict[str, Any], ...] = (
     {"block": "conv", "width": [4, 8, 16]},
     {"name": "stage1", "block": ["basic", "separable"], "width": [8, 12, 16], "kernel": [3, 5], "repeat": [1, 2]},
     {
@@ -41,7 +39,7 @@ class CompositionSpace:
     Source: the blocks are those of He 2016 (residual), Sandler 2018 (inverted) and Hu 2018 (squeeze-excite).
 
     Args:
-        layers: items from input to output, each `{block: conv, width: [8, 16]}` with the keys below.
+        layers: items from input to output, each a block by name or `{block: conv, width: [8, 16]}` with these keys:
 
             `block`: `conv`, `basic`, `bottleneck`, `bottleneck4`, `separable`, `inverted`, `max_pool`, `avg_pool`,
             `squeeze_excite`, `skip` (nothing), or a list to choose from.
@@ -55,7 +53,9 @@ class CompositionSpace:
             `name`: names the item and makes what leaves it a tap.
     """
 
-    layers: Layers = field(default=DEFAULT_LAYERS, hash=False)  # dictionaries have no hash; equality still compares
+    layers: tuple[Any, ...] = field(
+        default=DEFAULT_LAYERS, hash=False
+    )  # dictionaries have no hash; equality still compares
 
     def __post_init__(self) -> None:
         _items(self.layers)
@@ -111,14 +111,13 @@ def _inverted(
     return InvertedResidual(width, out, expansion * width, kernel, stride, squeeze, activation)
 
 
-def _max_pool(width: int, out: int, size: int = 2, stride: int = 2) -> nn.Module:
-    # Rounded up where nothing is padded on the right, so that an image of one pixel stays one.
-    return nn.MaxPool2d(size, stride, padding=(size - 1) // 2, ceil_mode=size % 2 == 0)
-
-
-def _avg_pool(width: int, out: int, size: int = 2, stride: int = 2) -> nn.Module:
-    padding = (size - 1) // 2
-    return nn.AvgPool2d(size, stride, padding=padding, ceil_mode=size % 2 == 0, count_include_pad=False)
+def _pool(kind: type[nn.Module], width: int, out: int, size: int = 2, stride: int = 2) -> nn.Module:
+    if size % 2 == 1:
+        padded = {"padding": size // 2} | ({} if kind is nn.MaxPool2d else {"count_include_pad": False})
+        return kind(size, stride, **padded)
+    # One place less on the left than on the right, so that an image of n places leaves with n / stride, rounded up.
+    before, after = size // 2 - 1, size // 2
+    return nn.Sequential(nn.ReplicationPad2d((before, after, before, after)), kind(size, stride))
 
 
 def _squeeze_excite(width: int, out: int) -> nn.Module:
@@ -138,8 +137,8 @@ BLOCKS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
         for name in ("basic", "bottleneck", "bottleneck4", "separable")
     },
     "inverted": (_inverted, (*_SPATIAL, "expansion", "squeeze", "activation")),
-    "max_pool": (_max_pool, ("size", "stride")),
-    "avg_pool": (_avg_pool, ("size", "stride")),
+    "max_pool": (functools.partial(_pool, nn.MaxPool2d), ("size", "stride")),
+    "avg_pool": (functools.partial(_pool, nn.AvgPool2d), ("size", "stride")),
     "squeeze_excite": (_squeeze_excite, ()),
     "skip": (_skip, ()),
 }
@@ -244,6 +243,8 @@ def _items(layers: Sequence[Any]) -> list[_Item]:
 
 def _item(raw: Any, index: int, earlier: Mapping[str, tuple]) -> _Item:
     path = f"space.layers.{index}"
+    if isinstance(raw, str):
+        raw = {"block": raw}
     _check_mapping(raw, path)
     if ("block" in raw) == ("any" in raw):
         raise KdnasError(
@@ -313,7 +314,7 @@ def _when(raw: Mapping[str, Any], path: str, earlier: Mapping[str, tuple]) -> di
     found = {}
     for name, value in when.items():
         if name not in earlier:
-            raise _unknown("no earlier item decides this", f"{path}.{name}", value, list(earlier))
+            raise _unknown("no earlier item decides this", f"{path}.{name}", value, list(earlier), name)
         found[name] = _choices(value, f"{path}.{name}")
         for choice in found[name]:
             if choice not in earlier[name]:
