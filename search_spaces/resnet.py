@@ -26,9 +26,8 @@ class ResNetSpace:
         widths: channels a stage may have.
         depths: blocks a stage may have.
         kernels: side of the spatial convolutions.
-        blocks: `basic` (two convolutions), `bottleneck` (1x1, kxk, 1x1 at half width),
-            `bottleneck4` (at a quarter of the width, as published), `separable` (two depthwise-separable
-            convolutions).
+        blocks: `basic` (two convolutions), `bottleneck` (at half width), `bottleneck4` (a quarter, as published),
+            `separable`.
     """
 
     stages: int = 3
