@@ -53,9 +53,8 @@ class CompositionSpace:
             `name`: names the item and makes what leaves it a tap.
     """
 
-    layers: tuple[Any, ...] = field(
-        default=DEFAULT_LAYERS, hash=False
-    )  # dictionaries have no hash; equality still compares
+    # Dictionaries have no hash; equality still compares them.
+    layers: tuple[Any, ...] = field(default=DEFAULT_LAYERS, hash=False)
 
     def __post_init__(self) -> None:
         _items(self.layers)
@@ -69,7 +68,8 @@ class CompositionSpace:
             decisions[name] = trial.suggest_categorical(name, choices)
             return decisions[name]
 
-        list(_decided(_items(self.layers), choose))
+        for _ in _decided(_items(self.layers), choose):
+            pass
         return Architecture.of(decisions)
 
     def build(self, architecture: Architecture, shape: Shape, classes: int) -> TappedModel:
@@ -142,6 +142,10 @@ BLOCKS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "squeeze_excite": (_squeeze_excite, ()),
     "skip": (_skip, ()),
 }
+
+
+# A tap is a module of its name: torch refuses the names of its own methods.
+_METHODS = frozenset(dir(nn.ModuleDict()))
 
 
 def _whole(value: Any, low: int = 1) -> bool:
@@ -331,8 +335,7 @@ def _choices(value: Any, path: str) -> tuple:
 
 def _check_name(name: Any, path: str) -> None:
     taken = ("stem", "head", "penultimate", "logits")
-    # The tap is a module of this name: torch refuses those of its own methods, and dots.
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or hasattr(nn.ModuleDict(), name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name in _METHODS:
         raise KdnasError("cannot be a name", field=path, value=name, remedy="a word of letters, digits and _: stage1")
     if name in taken:
         raise KdnasError("this name has a meaning", field=path, value=name, remedy=f"not {', '.join(taken)}")

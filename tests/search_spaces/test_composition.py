@@ -253,6 +253,7 @@ CONV = {"name": "a", "block": "conv", "width": [4, 8]}
         ([{"block": "conv", "name": "a.b"}], "space.layers.0.name", "letters"),
         ([{"block": "conv", "name": 1}], "space.layers.0.name", "letters"),
         ([{"block": "conv", "name": "items"}], "space.layers.0.name", "letters"),
+        ([{"block": "conv", "name": "training"}], "space.layers.0.name", "letters"),
         ([{"block": "conv", "name": "logits"}], "space.layers.0.name", "penultimate"),
         ([{"any": [{"block": "conv", "name": "a|b"}]}], "space.layers.0.any.0.name", "letters"),
     ],
