@@ -16,17 +16,31 @@ from search_spaces.base import (
     sample,
     tap_shapes,
 )
+from search_spaces.composition import CompositionSpace
 from search_spaces.errors import KdnasError, RunError, first_line
+from search_spaces.mobilenet import MobileNetSpace
+from search_spaces.nasbench_macro import NASBenchMacroSpace
 from search_spaces.registry import Registry
 from search_spaces.resnet import ResNetSpace
+from search_spaces.vit_tiny import ViTSpace
 
-SPACES: Registry[type] = Registry("space", ("resnet", ResNetSpace))
+SPACES: Registry[type] = Registry(
+    "space",
+    ("resnet", ResNetSpace),
+    ("mobilenet", MobileNetSpace),
+    ("vit_tiny", ViTSpace),
+    ("nasbench_macro", NASBenchMacroSpace),
+    ("composition", CompositionSpace),
+)
 
 __all__ = [
     "SPACES",
     "Architecture",
+    "CompositionSpace",
     "ForeignModel",
     "KdnasError",
+    "MobileNetSpace",
+    "NASBenchMacroSpace",
     "Registry",
     "ResNetSpace",
     "RunError",
@@ -35,6 +49,7 @@ __all__ = [
     "Student",
     "Suggests",
     "TappedModel",
+    "ViTSpace",
     "crossover",
     "decode",
     "features",
