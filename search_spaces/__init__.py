@@ -16,17 +16,29 @@ from search_spaces.base import (
     sample,
     tap_shapes,
 )
+from search_spaces.darts import DARTSSpace
 from search_spaces.errors import KdnasError, RunError, first_line
+from search_spaces.nasbench101 import NASBench101Space
+from search_spaces.nasbench201 import NASBench201Space
 from search_spaces.registry import Registry
 from search_spaces.resnet import ResNetSpace
 
-SPACES: Registry[type] = Registry("space", ("resnet", ResNetSpace))
+SPACES: Registry[type] = Registry(
+    "space",
+    ("resnet", ResNetSpace),
+    ("nasbench101", NASBench101Space),
+    ("nasbench201", NASBench201Space),
+    ("darts", DARTSSpace),
+)
 
 __all__ = [
     "SPACES",
     "Architecture",
+    "DARTSSpace",
     "ForeignModel",
     "KdnasError",
+    "NASBench101Space",
+    "NASBench201Space",
     "Registry",
     "ResNetSpace",
     "RunError",
