@@ -4,7 +4,7 @@ import ast
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ class DARTSSpace:
             for node, edges in _cell(architecture, kind).items():
                 for operation, source in edges:
                     vertices.append((operation, (values[source],)))
-                vertices.append((f"+ {node}", (len(vertices) - 2, len(vertices) - 1)))
+                vertices.append((f"node {node}", (len(vertices) - 2, len(vertices) - 1)))
                 values[node] = len(vertices) - 1
             graphs[kind] = [*vertices, ("output", tuple(values[node] for node in NODES))]
         return graphs
@@ -315,7 +315,7 @@ class _Network(TappedModel):
         seen = {}
         older = newer = self.parts["stem"](x)
         for stage in STAGES:
-            for cell in self.parts[stage]:  # type: ignore[union-attr, operator]
+            for cell in cast(nn.ModuleList, self.parts[stage]):
                 older, newer = newer, cell(older, newer)
             seen[stage] = newer
         seen["penultimate"] = newer.mean(dim=(2, 3))

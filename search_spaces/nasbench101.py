@@ -36,9 +36,10 @@ class NASBench101Space:
 
     Three stages of equal cells, with max-pooling and twice the channels between them. The benchmark trained networks
     of `width` 128 and `cells` 3. There is one decision for each possible edge and each inner vertex, so that all
-    samplers see the same ranges in every trial, and every combination means a valid cell: what does not lie on a way
-    from input to output is left out, of too many edges the longest go first (those that skip most vertices), and a
-    cell whose input never reaches its output is a projection alone.
+    samplers see the same ranges in every trial, and every combination means a valid cell: a vertex without edges is not
+    there, one that nothing feeds reads the input, one that feeds nothing feeds the output, and of too many edges the
+    longest are dropped. So a random draw is a cell of 6 or 7 vertices in 99 of 100 cases, as most of the benchmark
+    are; leaving out what is not connected instead gives one cell in seven that is a projection alone.
 
     Source: Ying 2019, NAS-Bench-101: Towards Reproducible Neural Architecture Search (ICML).
 
@@ -93,17 +94,22 @@ class NASBench101Space:
         return (*STAGES, "penultimate", "logits")
 
     def cell(self, architecture: Architecture) -> Cell:
-        """The cell that the decisions mean: pruned, with few enough edges, input and output connected."""
-        vertices = range(self.vertices)
+        """The cell that the decisions mean: connected, with few enough edges."""
+        output = self.vertices - 1
         edges = {
-            (source, vertex) for vertex in vertices for source in range(vertex) if architecture[_edge(vertex, source)]
+            (source, vertex)
+            for vertex in range(1, self.vertices)
+            for source in range(vertex)
+            if architecture[_edge(vertex, source)]
         }
-        edges = _connected(edges, self.vertices)
+        for vertex in {vertex for edge in edges for vertex in edge} - {0, output}:
+            if all(target != vertex for _, target in edges):
+                edges.add((0, vertex))
+            if all(source != vertex for source, _ in edges):
+                edges.add((vertex, output))
         while len(edges) > self.edges:
-            # Longest first: a chain keeps the most vertices alive.
-            edges.remove(max(edges, key=lambda edge: (edge[1] - edge[0], edge)))
-            edges = _connected(edges, self.vertices)
-        edges = edges or {(0, self.vertices - 1)}
+            edges = _connected(edges - {_most_dispensable(edges)}, self.vertices)
+        edges = edges or {(0, output)}
         kept = sorted({vertex for edge in edges for vertex in edge})
         matrix = tuple(tuple(int((source, vertex) in edges) for vertex in kept) for source in kept)
         return Cell(matrix, tuple(str(architecture[f"op{vertex}"]) for vertex in kept[1:-1]))
@@ -114,7 +120,7 @@ class NASBench101Space:
         return json.dumps({"matrix": cell.matrix, "ops": ["input", *cell.operations, "output"]})
 
     def parse(self, text: str) -> Architecture:
-        """The architecture of the benchmark's text; vertices that a smaller cell lacks have no edges.
+        """The architecture of the benchmark's text; what lies on no way from input to output is left out, as there.
 
         Raises:
             KdnasError: malformed, too many vertices or edges, or input and output are not connected.
@@ -136,7 +142,7 @@ class NASBench101Space:
         decisions: dict[str, Decision] = {
             _edge(vertex, source): 0 for vertex in range(1, self.vertices) for source in range(vertex)
         }
-        decisions |= {_edge(place[vertex], place[source]): 1 for source, vertex in edges}
+        decisions |= {_edge(place[vertex], place[source]): 1 for source, vertex in alive}
         decisions |= {f"op{vertex}": OPERATIONS[0] for vertex in range(1, self.vertices - 1)}
         decisions |= {f"op{vertex}": operation for vertex, operation in enumerate(operations, start=1)}
         return Architecture.of(decisions)
@@ -223,6 +229,16 @@ def _connected(edges: set[tuple[int, int]], count: int) -> set[tuple[int, int]]:
     return {(source, vertex) for source, vertex in edges if source in fed and vertex in used}
 
 
+def _most_dispensable(edges: set[tuple[int, int]]) -> tuple[int, int]:
+    """The longest edge, of those without which every vertex is still fed and used where there is one."""
+    spare = [
+        (source, vertex)
+        for source, vertex in edges
+        if sum(s == source for s, _ in edges) > 1 and sum(v == vertex for _, v in edges) > 1
+    ]
+    return max(spare or edges, key=lambda edge: (edge[1] - edge[0], edge))
+
+
 def _read(text: str) -> tuple[Sequence[Sequence[int]], list[str]]:
     """Square matrix of 0 and 1, and known operations of the inner vertices."""
     try:
@@ -245,9 +261,7 @@ def _read(text: str) -> tuple[Sequence[Sequence[int]], list[str]]:
 
 def _conv_norm_relu(width: int, out: int, kernel: int) -> nn.Sequential:
     # Not in place: other vertices read the same input.
-    return nn.Sequential(
-        nn.Conv2d(width, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(width, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU())
 
 
 def _operation(name: str, width: int) -> nn.Module:
