@@ -5,6 +5,7 @@ as a chain of boxes, one for each group of decisions.
 """
 
 import html
+import itertools
 from collections.abc import Mapping
 
 from search_spaces.base import Architecture, Space
@@ -95,7 +96,7 @@ def _layered(graph: Graph) -> _Block:
     elements = []
     for vertex, (_, inputs) in enumerate(graph):
         for source in inputs:
-            points = []
+            points: list[tuple[float, float]] = []
             for layer in range(depth[source], depth[vertex]):
                 x, y = left[layer], middle(source, layer)
                 points += [(x + widths[layer], y)] if layer == depth[source] else [(x, y), (x + widths[layer], y)]
@@ -112,14 +113,14 @@ def _rows(graph: Graph, depth: list[int], layers: list[list[int]]) -> dict[tuple
     """Row of each vertex in each layer, near the middle of what it reads."""
     row: dict[tuple[int, int], int] = {}
     for number, layer in enumerate(layers):
-
-        def height(vertex: int, number: int = number) -> float:
+        # In parts of the layer's height, as layers differ in their number of rows.
+        before = layers[number - 1] if number else []
+        height = {vertex: (row[vertex, number - 1] + 0.5) / len(before) for vertex in before}
+        wish = {}
+        for vertex in layer:
             sources = graph[vertex][1] if depth[vertex] == number else (vertex,)
-            # In parts of the layer's height, as layers differ in their number of rows.
-            places = [(row[source, number - 1] + 0.5) / len(layers[number - 1]) for source in sources]
-            return sum(places) / len(places) if places else vertex / len(graph)
-
-        row |= {(vertex, number): place for place, vertex in enumerate(sorted(layer, key=height))}
+            wish[vertex] = sum(height[source] for source in sources) / len(sources) if sources else 0.0
+        row |= {(vertex, number): place for place, vertex in enumerate(sorted(layer, key=wish.__getitem__))}
     return row
 
 
@@ -142,7 +143,7 @@ def _text(x: float, y: float, text: str, bold: bool = False) -> str:
 def _line(points: list[tuple[float, float]]) -> str:
     """Line through the points, straight along the boxes and curved between them."""
     path = f"M{points[0][0]:.0f},{points[0][1]:.0f}"
-    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+    for (x, y), (to_x, to_y) in itertools.pairwise(points):
         half = (x + to_x) / 2
         path += f" C{half:.0f},{y:.0f} {half:.0f},{to_y:.0f} {to_x:.0f},{to_y:.0f}"
     return f'<path d="{path}" fill="none" stroke="#46637f" stroke-width="1.3"/>'

@@ -9,6 +9,8 @@ import json
 from search_spaces.base import Architecture, Space, decode
 from search_spaces.errors import KdnasError
 
+_EXAMPLE = 'write the decisions as an object, {"stage1.width": 8, …}'
+
 
 def notation(space: Space, architecture: Architecture) -> str:
     """The architecture in the space's own notation; JSON of its decisions where the space has none."""
@@ -27,10 +29,10 @@ def parse(space: Space, text: str) -> Architecture:
         return own(text)
     try:
         decisions = json.loads(text)
-    except ValueError as error:
-        raise KdnasError(f"not JSON ({error})", field="architecture", value=text) from error
+    except (ValueError, RecursionError) as error:
+        raise KdnasError(f"not JSON ({error})", field="architecture", value=text, remedy=_EXAMPLE) from error
     if not isinstance(decisions, dict):
-        raise KdnasError("not a JSON object of decisions", field="architecture", value=text)
+        raise KdnasError("not a JSON object of decisions", field="architecture", value=text, remedy=_EXAMPLE)
     return decode(space, decisions)
 
 
