@@ -49,7 +49,7 @@ class DARTSSpace:
         cells: cells of the network, at least 3.
     """
 
-    width: int = 4
+    width: int = 2
     cells: int = 5
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ class NASBench101Space:
         edges: most edges of a cell.
     """
 
-    width: int = 16
+    width: int = 8
     cells: int = 1
     vertices: int = 7
     edges: int = 9

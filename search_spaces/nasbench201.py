@@ -33,7 +33,7 @@ class NASBench201Space:
         cells: cells of each stage.
     """
 
-    width: int = 16
+    width: int = 4
     cells: int = 1
 
     def __post_init__(self) -> None:

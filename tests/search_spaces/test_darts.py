@@ -8,7 +8,7 @@ import torch
 from search_spaces import Architecture, DARTSSpace, KdnasError, sample
 from search_spaces.darts import KINDS, NODES, OPERATIONS
 
-SPACE = DARTSSpace()
+SPACE = DARTSSpace(width=4)
 DARTS_V2 = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
     "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3, 4, 5], "

@@ -11,7 +11,7 @@ from search_spaces import KdnasError, NASBench101Space, sample
 from search_spaces.nasbench101 import OPERATIONS, Cell, cell_hash, vertex_widths
 
 C3, C1, POOL = OPERATIONS
-SPACE = NASBench101Space()
+SPACE = NASBench101Space(width=16)
 # The benchmark's example (NASBench.ipynb) and the first line of its table.
 INCEPTION = (
     ["0111010", "0000001", "0000001", "0000100", "0000001", "0000001", "0000000"],

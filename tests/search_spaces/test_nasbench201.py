@@ -11,7 +11,7 @@ from search_spaces import Architecture, KdnasError, NASBench201Space
 from search_spaces.nasbench201 import EDGES, OPERATIONS
 
 TABLE = Path(__file__).parents[2] / "../shared/data/nas_bench_201/nas_bench_201.parquet"
-SPACE = NASBench201Space()
+SPACE = NASBench201Space(width=16)
 ALL_3X3 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 NO_CONV = "|skip_connect~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|skip_connect~2|"
 
