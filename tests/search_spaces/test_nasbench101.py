@@ -70,8 +70,18 @@ def test_hash_is_equal_exactly_for_isomorphic_cells_of_up_to_five_vertices():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_hash_counts_the_cells_of_the_paper():
-    assert len({cell_hash(cell) for vertices in range(2, 8) for cell in cells(vertices)}) == 423_624
+    shapes: set[tuple] = set()
+    hashes = set()
+    for vertices in range(2, 8):
+        for matrix, found in itertools.groupby(cells(vertices), key=lambda cell: cell.matrix):
+            # A renamed graph has the same cells once more, as all operations stand at all its vertices.
+            shape = first_order(Cell(matrix, (C3,) * (vertices - 2)))
+            if shape not in shapes:
+                shapes.add(shape)
+                hashes |= {cell_hash(cell) for cell in found}
+    assert len(hashes) == 423_624
 
 
 def test_random_cells_are_valid_and_mostly_different():
