@@ -17,8 +17,11 @@ from search_spaces.base import (
     tap_shapes,
 )
 from search_spaces.composition import CompositionSpace
+from search_spaces.darts import DARTSSpace
 from search_spaces.errors import KdnasError, RunError, first_line
 from search_spaces.mobilenet import MobileNetSpace
+from search_spaces.nasbench101 import NASBench101Space
+from search_spaces.nasbench201 import NASBench201Space
 from search_spaces.nasbench_macro import NASBenchMacroSpace
 from search_spaces.registry import Registry
 from search_spaces.resnet import ResNetSpace
@@ -31,15 +34,21 @@ SPACES: Registry[type] = Registry(
     ("vit_tiny", ViTSpace),
     ("nasbench_macro", NASBenchMacroSpace),
     ("composition", CompositionSpace),
+    ("nasbench101", NASBench101Space),
+    ("nasbench201", NASBench201Space),
+    ("darts", DARTSSpace),
 )
 
 __all__ = [
     "SPACES",
     "Architecture",
     "CompositionSpace",
+    "DARTSSpace",
     "ForeignModel",
     "KdnasError",
     "MobileNetSpace",
+    "NASBench101Space",
+    "NASBench201Space",
     "NASBenchMacroSpace",
     "Registry",
     "ResNetSpace",

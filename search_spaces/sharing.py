@@ -78,7 +78,10 @@ class Mixed(nn.Module):
             for weight, option in zip(weights, self.options.values(), strict=True)
             if weights.requires_grad or float(weight) != 0
         ]
-        return torch.stack(needed).sum(dim=0) if len(needed) > 1 else needed[0]
+        total = needed[0]
+        for output in needed[1:]:  # one by one: stacked, all outputs would exist twice
+            total = total + output
+        return total
 
 
 class SuperNet(nn.Module):

@@ -24,6 +24,7 @@ from search_spaces import (
     sample,
     tap_shapes,
 )
+from search_spaces.notation import canonical, notation, parse
 
 SEEDS = range(20)
 SHAPES = [(1, 8, 8), (3, 9, 7)]
@@ -31,6 +32,10 @@ SHAPES = [(1, 8, 8), (3, 9, 7)]
 
 def drawn(space, seed: int = 0) -> Architecture:
     return sample(space, random.Random(seed))
+
+
+def parameters(space, architecture: Architecture) -> int:
+    return sum(parameter.numel() for parameter in space.build(architecture, (1, 8, 8), 3).parameters())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -170,6 +175,33 @@ def test_architecture_survives_json_with_its_hash_and_digest(space):
 def test_digest_differs_for_every_neighbour(space):
     found = [drawn(space), *neighbours(space, drawn(space))]
     assert len({architecture.digest() for architecture in found}) == len(found)
+
+
+def test_parse_of_a_notation_gives_a_network_with_the_same_notation(space):
+    for seed in range(100):
+        architecture = drawn(space, seed)
+        text = notation(space, architecture)
+        again = parse(space, text)
+        assert decode(space, again.to_json()) == again
+        assert notation(space, again) == text
+        assert canonical(space, again) == canonical(space, architecture)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", "|", "resnet", "{}", "+", "()", "\0", "(" * 500])
+def test_parse_raises_with_the_text_when_it_is_malformed(space, text):
+    with pytest.raises(KdnasError) as caught:
+        parse(space, text)
+    assert str(caught.value.field).startswith("architecture")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_architectures_of_one_canonical_form_build_networks_of_one_size(space, seed):
+    architecture = drawn(space, seed)
+    form, size = canonical(space, architecture), parameters(space, architecture)
+    for near in neighbours(space, architecture):
+        if canonical(space, near) == form:
+            assert parameters(space, near) == size
 
 
 def test_decode_raises_with_the_field_when_a_decision_is_missing(space):
