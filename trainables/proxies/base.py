@@ -115,5 +115,7 @@ def trunk_tap(names: Sequence[str]) -> str:
     """
     trunk = [name for name in names if name not in ("penultimate", "logits")]
     if not trunk and "penultimate" not in names:
-        raise KdnasError("the proxy compares features", field="taps", value=list(names), remedy="name a tap before logits")
+        raise KdnasError(
+            "the proxy compares features", field="taps", value=list(names), remedy="name a tap before logits"
+        )
     return trunk[-1] if trunk else "penultimate"
