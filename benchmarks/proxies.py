@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def sample(data: Path, networks: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Texts of architectures drawn without replacement, and their accuracies `[networks]`; fewer are the first of more."""
+    """Texts of random architectures and their accuracies `[networks]`; a smaller sample starts a larger one."""
     table = pyarrow.parquet.read_table(data / "nas_bench_201/nas_bench_201.parquet", columns=["architecture", TARGET])
     table = table.take(np.random.default_rng(seed).permutation(len(table))[:networks])
     return table["architecture"].to_pylist(), table[TARGET].to_numpy()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from trainables.proxies.base import Probe, copied, gradients, hard_loss, weights_of
@@ -70,7 +71,8 @@ def grasp(model: nn.Module, probe: Probe) -> float:
     """
     twin = copied(model)
     weights = weights_of(twin)
-    slopes = gradients(hard_loss(twin, probe), weights, graph=True)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        slopes = gradients(hard_loss(twin, probe), weights, graph=True)
     squared = torch.stack([(g.detach() * g).sum() for g in slopes]).sum()
     return -_total(w * hg for w, hg in zip(weights, gradients(squared, weights), strict=True))
 
