@@ -244,15 +244,13 @@ def test_zico_of_logistic_regression():
 
 def test_jacob_cov_agrees_with_numpys_correlations():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-    images = torch.randn(5, 6)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+    images = torch.randn(5, 6, dtype=torch.float64)
     inner, outer = model[0].weight.detach().numpy(), model[2].weight.detach().numpy()
     on = (model[0](images) > 0).numpy()
-    jacobian = (on * outer.sum(axis=0)) @ inner
-    values = np.linalg.eigvalsh(np.corrcoef(jacobian)) + 1e-5
-    found = jacob_cov(model, Probe(images, torch.zeros(5, dtype=torch.int64)))
-    # Where an eigenvalue is all but 0 its inverse is large and single precision shows.
-    assert found == pytest.approx(-(np.log(values) + 1 / values).sum(), rel=1e-2)
+    values = np.linalg.eigvalsh(np.corrcoef((on * outer.sum(axis=0)) @ inner)) + 1e-5
+    expected = -(np.log(values) + 1 / values).sum()
+    assert jacob_cov(model, Probe(images, torch.zeros(5, dtype=torch.int64))) == pytest.approx(expected)
 
 
 def test_jacob_cov_of_a_network_that_ignores_its_input_is_the_worst():

@@ -21,7 +21,7 @@ def jacob_cov(model: nn.Module, probe: Probe) -> float:
     gradients `d(sum of logits)/d(image)` `[B, C H W]` and k = 1e-5. A sample whose gradient is constant
     counts as an eigenvalue of 0, the worst.
 
-    Source: Mellor 2020, Neural Architecture Search without Training (first version, arXiv 2006.04647v1), eqs. 1 to 4.
+    Source: Mellor 2020, Neural Architecture Search without Training (first version, arXiv 2006.04647v1), section 3.
     """
     images = probe.images.detach().clone().requires_grad_()
     (jacobian,) = gradients(copied(model)(images).sum(), [images])

@@ -42,8 +42,8 @@ def snip(model: nn.Module, probe: Probe) -> float:
 
     `sum_w |w * g|`.
 
-    Source: Lee 2019, SNIP: Single-shot Network Pruning based on Connection Sensitivity, eqs. 4 to 6; summed over
-    the weights as in Abdelfattah 2021, section 3.2.
+    Source: Lee 2019, SNIP: Single-shot Network Pruning based on Connection Sensitivity, section 4.1; summed
+    over the weights as in Abdelfattah 2021, section 3.2.
     """
     twin = copied(model)
     weights = weights_of(twin)
@@ -83,7 +83,7 @@ def fisher(model: nn.Module, probe: Probe) -> float:
     `sum_channels 1 / (2 B) sum_n (sum_places a * dL/da)^2`, with a `[B, channels, places]` the output of each
     convolution or linear layer and L the mean cross-entropy.
 
-    Source: Turner 2020, BlockSwap: Fisher-guided Block Substitution for Network Compression, eqs. 2 and 3; over all
+    Source: Turner 2020, BlockSwap: Fisher-guided Block Substitution for Network Compression, section 3; over all
     layers as in Abdelfattah 2021, section 3.2.
     """
     twin = copied(model)
@@ -111,8 +111,8 @@ def zico(model: nn.Module, probe: Probe) -> float:
     `sum_layers log( sum_weights E|g| / sd(g) )`, over two halves of the probe; weights whose gradient does not vary and
     layers without any other are left out.
 
-    Source: Li 2023, ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients, eq. 11; with sd of the
-    signed gradient, as in the authors' code.
+    Source: Li 2023, ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients, section 3; with sd of
+    the signed gradient, as in the authors' code.
     """
     twin = copied(model)
     weights = weights_of(twin)
