@@ -50,6 +50,23 @@ class Opened:
     curve: Sequence[Point] = ()
 
 
+@dataclass(frozen=True)
+class Sieve:
+    """A cheap judge before training: of `propose` proposals the `keep` with the highest scores are trained.
+
+    Args:
+        name: of the judge.
+        propose: candidates drawn from the sampler at a time.
+        keep: how many of them are trained.
+        score: of each candidate, more is better.
+    """
+
+    name: str
+    propose: int
+    keep: int
+    score: Callable[[Sequence[Candidate]], Sequence[float]]
+
+
 class StudyAdapter(Searcher):
     """Proposes candidates from an Optuna study and tells it how they went.
 
@@ -65,6 +82,7 @@ class StudyAdapter(Searcher):
         trials: how many candidates to train in all; None for no bound.
         seed: candidates' seeds derive from it.
         stop: says why to end.
+        sieve: lets only some proposals through to training.
     """
 
     def __init__(
@@ -81,6 +99,7 @@ class StudyAdapter(Searcher):
         trials: int | None,
         seed: int,
         stop: Stop,
+        sieve: Sieve | None = None,
     ) -> None:
         super().__init__(metric="val_accuracy", mode="max")
         self.study, self.journal, self.stop = study, journal, stop
@@ -96,6 +115,8 @@ class StudyAdapter(Searcher):
         for row in self.journal.rows.values():
             if row["state"] in ("complete", "pruned"):
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
+        self._sieve = sieve
+        self._passed: deque[Opened] = deque()
         self._waiting = deque(self._reconcile())
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
 
@@ -114,7 +135,7 @@ class StudyAdapter(Searcher):
         elif self._trials is not None and self._created >= self._trials:
             return Searcher.FINISHED
         else:
-            found = self._propose()
+            found = self._propose() if self._sieve is None else self._sifted(self._sieve)
             if found is None:
                 return Searcher.FINISHED
             opened = found
@@ -178,9 +199,10 @@ class StudyAdapter(Searcher):
             for name, value in costs.items():
                 trial.set_user_attr(name, value)
             trial.set_user_attr("excess", list(over.values()))
-            trial.set_user_attr("candidate", candidate.to_json())
             if all(value <= 0 for value in over.values()):
                 if self._same(candidate) not in self._known:
+                    if self._sieve is None:
+                        trial.set_user_attr("candidate", candidate.to_json())
                     return Opened(candidate, costs)
                 repeated += 1
                 self._tell_again(candidate, costs)
@@ -200,6 +222,29 @@ class StudyAdapter(Searcher):
             remedy="loosen the constraint or offer smaller choices in the space",
         )
         return None
+
+    def _sifted(self, sieve: Sieve) -> Opened | None:
+        """The next of those that passed the sieve; draws anew when there is none left."""
+        if not self._passed:
+            drawn: dict[str, Opened] = {}
+            while len(drawn) < sieve.propose and (found := self._propose()) is not None:
+                same = self._same(found.candidate)
+                self._known[same] = found.candidate.id
+                drawn[same] = found
+            scores = sieve.score([opened.candidate for opened in drawn.values()])
+            ranked = sorted(zip(scores, drawn, strict=True), key=lambda pair: -pair[0])
+            left = sieve.keep if self._trials is None else min(sieve.keep, self._trials - self._created)
+            for place, (score, same) in enumerate(ranked, start=1):
+                opened = drawn[same]
+                if place <= left:
+                    self._trial(opened.candidate).set_user_attr("candidate", opened.candidate.to_json())
+                    self._passed.append(opened)
+                    continue
+                del self._known[same]
+                reason = f"{sieve.name} {score:.4g}: number {place} of {len(ranked)} proposals"
+                self.journal.rejected(opened.candidate, opened.costs, reason)
+                self.study.tell(_number(opened.candidate.id), state=TrialState.PRUNED)
+        return self._passed.popleft() if self._passed else None
 
     def _same(self, candidate: Candidate) -> str:
         """Text that is the same for candidates whose trainings differ in the seed alone."""

@@ -8,6 +8,7 @@ from trainables.ensembles import ENSEMBLES
 from trainables.evaluators import EVALUATORS
 from trainables.losses import LOSSES
 from trainables.matching import MATCHES
+from trainables.proxies import PROXIES
 from trainables.recipe import RECIPES
 from trainables.schedules import SCHEDULES
 from trainables.tasks import TASKS
@@ -28,6 +29,7 @@ CATALOGUE: Registry[Registry] = Registry(
     ("samplers", SAMPLERS),
     ("schedulers", SCHEDULERS),
     ("evaluators", EVALUATORS),
+    ("proxies", PROXIES),
     ("objectives", OBJECTIVES),
 )
 

@@ -26,6 +26,7 @@ from kdnas_ray.schedulers import SCHEDULERS
 from kdnas_ray.tracking import TrackingSettings, shown_uri
 from search_spaces import SPACES, KdnasError, Registry, first_line
 from trainables.evaluators import EVALUATORS, Table
+from trainables.proxies import PROXIES
 from trainables.recipe import RECIPES, LabelsAlone
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
@@ -175,6 +176,35 @@ class Resources(_Section):
     """Trials at once; null for as many as the machine or cluster holds."""
 
 
+class Prefilter(_Section):
+    """A cheap judge before any training: of so many proposals of the sampler only the best are trained."""
+
+    judge: str = "synflow"
+    """A zero-cost proxy (`kdnas list proxies`), `params` or `flops` (more is better), or `evaluator`: what it shares."""
+    propose: int = Field(strict=True, default=20, ge=1)
+    """Candidates drawn from the sampler at a time."""
+    keep: int = Field(strict=True, default=4, ge=1)
+    """How many of them are trained."""
+    batch_size: int = Field(strict=True, default=64, ge=4)
+    """Training samples on which a proxy scores."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_is_judge(cls, data: Any) -> Any:
+        return {"judge": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Prefilter":
+        known = [*PROXIES, *CONSTRAINABLE, "evaluator"]
+        if self.judge not in known:
+            raise _misspelt("unknown judge", "prefilter.judge", self.judge, known)
+        if self.keep > self.propose:
+            raise KdnasError(
+                "more than are proposed", field="prefilter.keep", value=self.keep, remedy=f"at most {self.propose}"
+            )
+        return self
+
+
 class Retrain(_Section):
     """The finalists: trained in full from scratch, with and without KD, and scored on the sealed test split."""
 
@@ -204,6 +234,8 @@ class SearchConfig(_Section):
     evaluator: Annotated[Any, _Choice(EVALUATORS, "evaluator", "scratch")] = Field(
         default="scratch", validate_default=True
     )
+    prefilter: Prefilter | None = None
+    """A cheap judge before any training; null to train all that is proposed."""
     sampler: Annotated[Any, _Choice(SAMPLERS, "sampler", "tpe")] = Field(default="tpe", validate_default=True)
     scheduler: Annotated[Any, _Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
     objectives: list[str] = ["val_accuracy"]

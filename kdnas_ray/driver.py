@@ -29,13 +29,14 @@ from ray import tune
 from sqlalchemy import event
 
 from kdnas_ray import finalists, results, tracking
-from kdnas_ray.adapter import Stop, StudyAdapter, curves
+from kdnas_ray.adapter import Sieve, Stop, StudyAdapter, curves
 from kdnas_ray.config import SearchConfig, read
 from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import OBJECTIVES
+from kdnas_ray.prefilter import make_sieve
 from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, needed_bytes, plan, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
@@ -51,7 +52,7 @@ from kdnas_ray.runs import (
 from kdnas_ray.samplers import Around
 from kdnas_ray.schedulers import replay
 from kdnas_ray.table_search import TablePlan, plan_table, score_finalists, write_reference
-from search_spaces import KdnasError, RunError, sample
+from search_spaces import Architecture, KdnasError, RunError, sample
 from trainables.distill import Distill, Shared
 from trainables.evaluators.base import Prepared
 from trainables.evaluators.table import Table, TableTrial
@@ -229,7 +230,8 @@ def _phases(
         if searching:
             prepared = prepare_evaluator(run, made, shared, reference, say, stop)
             begun = reference if prepared.start is None else ray.put(replace(shared, start=prepared.start))
-            _search_phase(run, made, teacher.val_accuracy, Distill, begun, narrator, stop, prepared)
+            sieve = make_sieve(config, made, shared, prepared)
+            _search_phase(run, made, teacher.val_accuracy, Distill, begun, narrator, stop, prepared.proposals, sieve)
         if stop.reason == "interrupt":
             raise Interrupted
         finalists.retrain(run, made, reference, config.retrain.top, say, stop)
@@ -246,7 +248,8 @@ def _table_phases(
     with ray_session(config.resources.workers, config.resources.cpu, RESERVE):
         arm()
         if searching:
-            _search_phase(run, made, best, TableTrial, ray.put(made.shared), narrator, stop, Prepared())
+            sieve = make_sieve(config, made, None, Prepared())
+            _search_phase(run, made, best, TableTrial, ray.put(made.shared), narrator, stop, (), sieve)
         if stop.reason == "interrupt":
             raise Interrupted
     score_finalists(run, made, config.retrain.top)
@@ -261,7 +264,8 @@ def _search_phase(
     shared: ray.ObjectRef,
     narrator: Narrator,
     stop: Stop,
-    prepared: Prepared,
+    proposals: Sequence[Architecture],
+    sieve: Sieve | None,
 ) -> None:
     config = made.config
     rungs = config.scheduler.rungs()
@@ -277,7 +281,7 @@ def _search_phase(
     around = Around(config.space, config.recipes, made.costs, lambda: list(journal.rows.values()), rungs[-1])
     study = _study(run / "study.db", config, len(journal.rows), around)
     if not study.get_trials(deepcopy=False):
-        for architecture in prepared.proposals:
+        for architecture in proposals:
             study.enqueue_trial(architecture.to_json())
     adapter = StudyAdapter(
         study,
@@ -291,6 +295,7 @@ def _search_phase(
         trials=config.budget.trials,
         seed=config.seed,
         stop=stop,
+        sieve=sieve,
     )
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None

@@ -17,13 +17,16 @@ from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.counting import count, count_model
-from kdnas_ray.objectives import limits
+from kdnas_ray.objectives import CONSTRAINABLE, limits
 from kdnas_ray.runs import check_creatable
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
 from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank, pooled
+from trainables.evaluators import Table
 from trainables.loop import Normalise
+from trainables.proxies import PROXIES
+from trainables.proxies.base import trunk_tap
 from trainables.tasks.base import Data, keep_labels
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 from trainables.terms import read_of
@@ -70,8 +73,11 @@ def plan(config: SearchConfig) -> Plan:
     model, *_ = [_built(config, index, shape, classes) for index in range(len(config.teachers))]  # all must fit
     _check_shares(config)
     _check_earlier(config)
+    check_prefilter(config)
     getattr(config.evaluator, "check", lambda space: None)(config.space)
     needed = tuple(config.recipes.needed_taps()) + tuple(getattr(config.evaluator, "needed_taps", tuple)())
+    if config.prefilter and "taps" in getattr(PROXIES.get(config.prefilter.judge), "needs", ()):
+        needed += (trunk_tap(getattr(model, "taps", ())),)
     asking = "recipes.teacher_taps" if getattr(config.recipes, "teacher_taps", ()) else "recipes.taps"
     found = check_taps(model, shape, needed, asking)
     taps = tuple(tap for tap in getattr(model, "taps", needed) if tap in needed)  # from input to output
@@ -96,6 +102,31 @@ def plan(config: SearchConfig) -> Plan:
     )
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
     return Plan(config, data, teacher_costs, bounds, () if online else taps, online, costs)
+
+
+def check_prefilter(config: SearchConfig) -> None:
+    """Refuses a judge that this search does not have.
+
+    Raises:
+        KdnasError: the evaluator judges nothing, or there are no samples to score on.
+    """
+    if config.prefilter is None:
+        return
+    judge, evaluator = config.prefilter.judge, config.evaluator
+    if judge == "evaluator" and not getattr(evaluator, "judges", False):
+        raise KdnasError(
+            "this evaluator judges nothing before training",
+            field="prefilter.judge",
+            value=judge,
+            remedy="choose evaluator=supernet or evaluator=blocks, or a proxy of `kdnas list proxies`",
+        )
+    if judge in PROXIES and isinstance(evaluator, Table):
+        raise KdnasError(
+            "a table has no samples to score networks on",
+            field="prefilter.judge",
+            value=judge,
+            remedy=f"choose {' or '.join(CONSTRAINABLE)}",
+        )
 
 
 def load_data(config: SearchConfig) -> Data:

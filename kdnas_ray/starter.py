@@ -19,6 +19,7 @@ TOP = {
     "space": "Which students may be built.",
     "recipes": "How they may learn from the teacher.",
     "evaluator": "Where a candidate's weights start.",
+    "prefilter": "A cheap judge before any training, such as {judge: naswot, propose: 20, keep: 4}.",
     "sampler": "How candidates are proposed.",
     "scheduler": "Who is stopped early.",
     "objectives": "What is optimised: [val_accuracy], or with params and flops for a Pareto search.",

@@ -13,7 +13,7 @@ from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.hardware.counting import count
 from kdnas_ray.objectives import limits
-from kdnas_ray.prepare import Plan
+from kdnas_ray.prepare import Plan, check_prefilter
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import Architecture, KdnasError, sample
 from search_spaces.notation import notation, parse
@@ -47,6 +47,7 @@ def plan_table(config: SearchConfig) -> TablePlan:
         KdnasError: table, space or constraints do not fit together.
     """
     settings: Table = config.evaluator
+    check_prefilter(config)
     results = read_table(settings, config.space, config.scheduler.max_epochs)
     costs = _costs(config, settings, results)
     text, _ = results.best()

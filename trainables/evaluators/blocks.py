@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class Blocks:
     batch_size: int = 64
     proposals: int = 10
     taps: tuple[str, ...] = ("stage1", "stage2", "stage3")
+
+    judges: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, least in (("pool", 1), ("epochs", 1), ("batch_size", 2), ("proposals", 1)):

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class OneShot:
     batch_size: int = 64
     alpha: float = 0.7
     temperature: float = 3.0
+
+    judges: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("paths", 0), ("batch_size", 2)):

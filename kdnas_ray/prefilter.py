@@ -1,0 +1,64 @@
+"""Which proposals are worth training at all? Scored by a cheap judge before any training."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from kdnas_ray.adapter import Sieve
+from kdnas_ray.config import SearchConfig
+from kdnas_ray.objectives import CONSTRAINABLE
+from kdnas_ray.prepare import Plan
+from trainables.candidate import Candidate, build_model
+from trainables.distill import Shared
+from trainables.evaluators.base import Prepared
+from trainables.loop import Normalise
+from trainables.proxies import PROXIES, Probe
+
+
+def make_sieve(config: SearchConfig, made: Plan, shared: Shared | None, prepared: Prepared) -> Sieve | None:
+    """The configured judge; None where all proposals are trained.
+
+    Args:
+        config: of the search.
+        made: its plan.
+        shared: what every trial reads; None in a search on a table.
+        prepared: what the evaluator gives to the search.
+    """
+    settings = config.prefilter
+    if settings is None:
+        return None
+    return Sieve(settings.judge, settings.propose, settings.keep, _score(config, made, shared, prepared))
+
+
+def _score(
+    config: SearchConfig, made: Plan, shared: Shared | None, prepared: Prepared
+) -> Callable[[Sequence[Candidate]], list[float]]:
+    assert config.prefilter is not None
+    name, size = config.prefilter.judge, config.prefilter.batch_size
+    if name in CONSTRAINABLE:
+        return lambda candidates: [float(made.costs(candidate.architecture)[name]) for candidate in candidates]
+    if name == "evaluator":
+        judge = prepared.judge
+        assert judge is not None
+        return lambda candidates: judge([candidate.architecture for candidate in candidates])
+    assert shared is not None
+    probe = make_probe(shared, size, config.seed)
+    return lambda candidates: [proxy_score(name, shared, candidate, probe) for candidate in candidates]
+
+
+def make_probe(shared: Shared, size: int, seed: int) -> Probe:
+    """Training samples and what the teacher said of them, with all features that the bank keeps."""
+    bank = shared.bank
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(bank))[:size])
+    batch = bank.batch(chosen, 0, bank.transforms(0), tuple(bank.taps))
+    return Probe.of(batch, Normalise(shared.mean, shared.std))
+
+
+def proxy_score(name: str, shared: Shared, candidate: Candidate, probe: Probe) -> float:
+    """Score of the candidate's network before training; the lowest there is where it is not a number."""
+    channels, height, width = shared.bank.images.shape[1:]
+    model = build_model(shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed)
+    with torch.random.fork_rng(devices=[]):
+        score = PROXIES[name](model, probe)
+    return score if np.isfinite(score) else -np.inf
