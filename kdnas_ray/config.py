@@ -180,7 +180,7 @@ class Prefilter(_Section):
     """A cheap judge before any training: of so many proposals of the sampler only the best are trained."""
 
     judge: str = "synflow"
-    """A zero-cost proxy (`kdnas list proxies`), `params` or `flops` (more is better), or `evaluator`: what it shares."""
+    """A zero-cost proxy (`kdnas list proxies`), `params` or `flops` (more is better), or `evaluator`: its own."""
     propose: int = Field(strict=True, default=20, ge=1)
     """Candidates drawn from the sampler at a time."""
     keep: int = Field(strict=True, default=4, ge=1)
