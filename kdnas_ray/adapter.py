@@ -5,6 +5,7 @@ snapshot; here a stopped candidate is told as pruned, with its curve, and nothin
 lies in a database and the run folder, from which a search is taken up again.
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from ray.tune.search import Searcher
 from kdnas_ray.journal import Journal
 from kdnas_ray.objectives import excess
 from search_spaces import KdnasError, RunError, Space
+from search_spaces.notation import canonical
 from trainables.candidate import Candidate
 from trainables.loop import Point
 
@@ -83,17 +85,24 @@ class StudyAdapter(Searcher):
         super().__init__(metric="val_accuracy", mode="max")
         self.study, self.journal, self.stop = study, journal, stop
         self.error: RunError | None = None
+        self.exhausted = False  # hardly anything new is proposed
         self._space, self._recipes, self._costs = space, recipes, costs
         self._bounds, self._objectives, self._rungs = bounds, objectives, rungs
         self._trials, self._seed = trials, seed
         self._running: dict[str, Opened] = {}
         self._reported: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
+        self._known: dict[str, str] = {}  # what was trained or is being trained, and as which candidate
+        for row in self.journal.rows.values():
+            if row["state"] in ("complete", "pruned"):
+                self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
         self._waiting = deque(self._reconcile())
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
 
     def has_work(self) -> bool:
         """Whether there is a candidate left to train."""
+        if self.exhausted:
+            return False
         return bool(self._waiting) or self._trials is None or self._created < self._trials
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -111,6 +120,7 @@ class StudyAdapter(Searcher):
             opened = found
         self._created += 1
         self._running[trial_id] = opened
+        self._known.setdefault(self._same(opened.candidate), opened.candidate.id)
         self._reported[opened.candidate.id] = len(opened.curve)
         self.journal.started(opened.candidate, opened.costs, len(opened.curve))
         return {"candidate": opened.candidate.to_json(), "reported": len(opened.curve)}
@@ -154,6 +164,7 @@ class StudyAdapter(Searcher):
 
     def _propose(self) -> Opened | None:
         closest: tuple[float, str] | None = None
+        repeated = 0
         for _ in range(REJECTIONS):
             trial = self.study.ask()
             candidate = Candidate(
@@ -169,20 +180,43 @@ class StudyAdapter(Searcher):
             trial.set_user_attr("excess", list(over.values()))
             trial.set_user_attr("candidate", candidate.to_json())
             if all(value <= 0 for value in over.values()):
-                return Opened(candidate, costs)
+                if self._same(candidate) not in self._known:
+                    return Opened(candidate, costs)
+                repeated += 1
+                self._tell_again(candidate, costs)
+                continue
             reason = _over_text(costs, self._bounds)
             self.journal.rejected(candidate, costs, reason)
             self.study.tell(trial.number, state=TrialState.PRUNED)
             worst = max(over.values())
             if closest is None or worst < closest[0]:
                 closest = (worst, reason)
-        assert closest is not None
+        if closest is None or repeated > REJECTIONS / 2:
+            self.exhausted = True
+            return None
         self.error = RunError(
             f"{REJECTIONS} proposals in a row broke a constraint; the closest: {closest[1]}",
             field="constraints",
             remedy="loosen the constraint or offer smaller choices in the space",
         )
         return None
+
+    def _same(self, candidate: Candidate) -> str:
+        """Text that is the same for candidates whose trainings differ in the seed alone."""
+        recipe = json.dumps(candidate.recipe.to_json(), sort_keys=True)
+        return canonical(self._space, candidate.architecture) + recipe
+
+    def _tell_again(self, candidate: Candidate, costs: Mapping[str, int]) -> None:
+        """What was trained already is not trained again: the study hears the result once more."""
+        first = self._known[self._same(candidate)]
+        row = self.journal.rows.get(first)
+        state = row["state"] if row else "being trained"
+        self.journal.rejected(candidate, costs, f"the same as {first} ({state}), not trained again")
+        if row is None or state == "failed":
+            self.study.tell(_number(candidate.id), state=TrialState.PRUNED)
+        else:
+            self._trial(candidate).set_user_attr("curve", row["curve"])
+            self._tell({**row, "id": candidate.id})
 
     def _on_rung(self, candidate: Candidate, curve: Sequence[Point]) -> None:
         known = self._reported[candidate.id]

@@ -9,9 +9,10 @@ from trainables.evaluators import EVALUATORS
 from trainables.losses import LOSSES
 from trainables.matching import MATCHES
 from trainables.recipe import RECIPES
+from trainables.schedules import SCHEDULES
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS
-from trainables.weighting import ALPHAS, TEMPERATURES
+from trainables.weighting import ALPHAS, TEMPERATURES, WEIGHTINGS
 
 CATALOGUE: Registry[Registry] = Registry(
     "kind of entry",
@@ -37,4 +38,11 @@ def catalogue(kind: str) -> list[dict[str, str]]:
     Raises:
         KdnasError: unknown kind; lists the known ones.
     """
-    return CATALOGUE[kind].describe()
+    rows = CATALOGUE[kind].describe()
+    if kind == "alpha":  # three keys take these names
+        return [row | {"key": f"recipes.{_alpha_key(row['name'])}"} for row in rows]
+    return rows
+
+
+def _alpha_key(name: str) -> str:
+    return "alpha_schedules" if name in SCHEDULES else "weightings" if name in WEIGHTINGS else "alpha_by_size"

@@ -145,7 +145,7 @@ def list_(
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        reads = f"{row['reads']:<11}" if "reads" in row else ""
+        reads = f"{row['reads']:<11}" if "reads" in row else f"{row['key']:<24}" if "key" in row else ""
         source = f"  [{row['source']}]" if row["source"] else ""
         typer.echo(f"{row['name']:<{width}}  {reads}{row['summary']}{source}")
 

@@ -25,8 +25,8 @@ from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.schedulers import SCHEDULERS
 from kdnas_ray.tracking import TrackingSettings, shown_uri
 from search_spaces import SPACES, KdnasError, Registry, first_line
-from trainables.evaluators import EVALUATORS
-from trainables.recipe import RECIPES
+from trainables.evaluators import EVALUATORS, Table
+from trainables.recipe import RECIPES, LabelsAlone
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
 
@@ -38,6 +38,13 @@ WANTED = {  # pydantic's name for a mistake: what to write instead
     "int_from_float": "give a whole number",
     "float_type": "give a number",
     "float_parsing": "give a number",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "greater_than": "choose more than {gt:g}",
+    "greater_than_equal": "choose {ge:g} or more",
+    "less_than": "choose less than {lt:g}",
+    "less_than_equal": "choose {le:g} or less",
+    "literal_error": "choose one of {expected}",
 }
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
 
@@ -214,9 +221,30 @@ class SearchConfig(_Section):
         if len(self.teachers) == 1 and len(getattr(self.recipes, "ensembles", ())) > 1:
             # One teacher alone answers the same under every policy: no decision for the sampler.
             object.__setattr__(self, "recipes", dataclasses.replace(self.recipes, ensembles=("average",)))
-        if not self.teachers:
+        if isinstance(self.evaluator, Table):
+            self._only_the_table()
+        elif not self.teachers:
             raise KdnasError("there is none", field="teachers", value=[], remedy="list at least one teacher")
-        check_order(self.teachers)
+        else:
+            check_order(self.teachers)
+        self._check_objectives()
+        return self
+
+    def _only_the_table(self) -> None:
+        """A table knows neither teachers nor recipes: those that were not asked for are left out."""
+        for name, nothing in (("recipes", LabelsAlone()), ("teachers", []), ("constraints", {})):
+            if name not in self.model_fields_set:
+                object.__setattr__(self, name, nothing)
+        for name, wrong in (("teachers", self.teachers), ("recipes", not isinstance(self.recipes, LabelsAlone))):
+            if wrong:
+                raise KdnasError(
+                    "a table of results knows none",
+                    field=name,
+                    value="set",
+                    remedy=f"leave {name} out, or train candidates with evaluator=scratch",
+                )
+
+    def _check_objectives(self) -> None:
         for name in self.objectives:
             if name not in OBJECTIVES:
                 raise _misspelt("unknown objective", "objectives", name, list(OBJECTIVES))
@@ -230,7 +258,6 @@ class SearchConfig(_Section):
         for name in self.constraints:
             if name not in CONSTRAINABLE:
                 raise _misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
-        return self
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -340,7 +367,8 @@ def _refusal(error: ValidationError, target: Any, field: str) -> KdnasError:
         return _misspelt("unknown key", path, first["input"], _keys(owner), str(first["loc"][-1]))
     if first["type"] in ("missing", "missing_argument"):
         return KdnasError("is required", field=path, remedy="give it a value")
-    message = WANTED.get(first["type"], first["msg"].removeprefix("Value error, "))
+    wanted = WANTED.get(first["type"])
+    message = wanted.format(**first.get("ctx", {})) if wanted else first["msg"].removeprefix("Value error, ")
     if first["type"] in ("model_type", "dataclass_type"):
         message = f"give an object with keys of: {', '.join(_keys(_owner(target, first['loc'])))}"
         if _owner(target, first["loc"]) is Bound:

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -31,10 +32,11 @@ from kdnas_ray import finalists, results, tracking
 from kdnas_ray.adapter import Stop, StudyAdapter, curves
 from kdnas_ray.config import SearchConfig, read
 from kdnas_ray.environment import logs_to, ray_session
+from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import OBJECTIVES
-from kdnas_ray.prepare import Plan, check_folder, free_folder, knowledge, needed_bytes, plan, teacher_folder
+from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, needed_bytes, plan, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
 from kdnas_ray.runs import (
@@ -48,8 +50,11 @@ from kdnas_ray.runs import (
 )
 from kdnas_ray.samplers import Around
 from kdnas_ray.schedulers import replay
+from kdnas_ray.table_search import TablePlan, plan_table, score_finalists, write_reference
 from search_spaces import KdnasError, RunError, sample
 from trainables.distill import Distill, Shared
+from trainables.evaluators.base import Prepared
+from trainables.evaluators.table import Table, TableTrial
 from trainables.files import replace_text
 from trainables.layout import channels_last_pays
 from trainables.online import online
@@ -81,7 +86,7 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
-    made = plan(config)
+    made = _planned(config)
     run.mkdir(parents=True, exist_ok=True)
 
     def begin() -> None:
@@ -115,7 +120,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
     config = read(read_config(run), overrides)
-    made = plan(config)
+    made = _planned(config)
     return _guarded(run, made, narrator or Narrator(), lambda: write_config(run, config.resolved()))
 
 
@@ -129,7 +134,11 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
     run = Path(run)
     require_run(run)
     config = read(read_config(run), [] if top is None else [f"retrain.top={top}"])
-    return _guarded(run, plan(config), narrator or Narrator(), searching=False)
+    return _guarded(run, _planned(config), narrator or Narrator(), searching=False)
+
+
+def _planned(config: SearchConfig) -> Plan:
+    return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
 
 
 def _guarded(
@@ -147,7 +156,8 @@ def _guarded(
             try:
                 _announce(run, made.config)
                 sender = tracking.start(run) if made.config.tracking.enabled else None
-                result = _phases(run, made, narrator, stop, arm, searching)
+                phases = _table_phases if isinstance(made, TablePlan) else _phases
+                result = phases(run, made, narrator, stop, arm, searching)  # type: ignore[arg-type]
                 status = "finished"
             except (Interrupted, KeyboardInterrupt):
                 status = "interrupted"
@@ -217,7 +227,9 @@ def _phases(
         )
         reference = ray.put(shared)
         if searching:
-            _search_phase(run, made, teacher, reference, narrator, stop)
+            prepared = prepare_evaluator(run, made, shared, reference, say, stop)
+            begun = reference if prepared.start is None else ray.put(replace(shared, start=prepared.start))
+            _search_phase(run, made, teacher.val_accuracy, Distill, begun, narrator, stop, prepared)
         if stop.reason == "interrupt":
             raise Interrupted
         finalists.retrain(run, made, reference, config.retrain.top, say, stop)
@@ -226,8 +238,30 @@ def _phases(
     return SearchResult(run)
 
 
+def _table_phases(
+    run: Path, made: TablePlan, narrator: Narrator, stop: Stop, arm: Callable[[], Any], searching: bool
+) -> SearchResult:
+    config, best = made.config, write_reference(run, made)
+    narrator.say(f"Table: {len(made.results.entries):,} architectures, the best {best:.4f} on validation")
+    with ray_session(config.resources.workers, config.resources.cpu, RESERVE):
+        arm()
+        if searching:
+            _search_phase(run, made, best, TableTrial, ray.put(made.shared), narrator, stop, Prepared())
+        if stop.reason == "interrupt":
+            raise Interrupted
+    score_finalists(run, made, config.retrain.top)
+    return SearchResult(run)
+
+
 def _search_phase(
-    run: Path, made: Plan, teacher: Teacher, shared: ray.ObjectRef, narrator: Narrator, stop: Stop
+    run: Path,
+    made: Plan,
+    reference: float,
+    trial: type,
+    shared: ray.ObjectRef,
+    narrator: Narrator,
+    stop: Stop,
+    prepared: Prepared,
 ) -> None:
     config = made.config
     rungs = config.scheduler.rungs()
@@ -235,13 +269,16 @@ def _search_phase(
         budget=config.budget.trials,
         rungs=rungs,
         workers=_workers(config),
-        teacher_accuracy=teacher.val_accuracy,
+        teacher_accuracy=reference,
     )
     journal = Journal(run, progress)
     if config.budget.wall_s is not None:
         progress.wall_budget_s = max(0.0, config.budget.wall_s - journal.search_s())
     around = Around(config.space, config.recipes, made.costs, lambda: list(journal.rows.values()), rungs[-1])
     study = _study(run / "study.db", config, len(journal.rows), around)
+    if not study.get_trials(deepcopy=False):
+        for architecture in prepared.proposals:
+            study.enqueue_trial(architecture.to_json())
     adapter = StudyAdapter(
         study,
         space=config.space,
@@ -266,17 +303,19 @@ def _search_phase(
         while adapter.has_work() and stop.reason is None and adapter.error is None:
             scheduler = config.scheduler.make()
             replay(scheduler, rungs, curves(study))
-            _tune(run, config, adapter, scheduler, shared, _Ender(stop, deadline, narrator, adapter))
+            _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
     journal.save_time()
+    if adapter.exhausted:
+        narrator.say("The search ends here: what is proposed was trained already.")
     if adapter.error is not None:
         raise adapter.error
 
 
 def _tune(
-    run: Path,
     config: SearchConfig,
     adapter: StudyAdapter,
     scheduler: Any,
+    trial: type,
     shared: ray.ObjectRef,
     ender: tune.Stopper,
 ) -> None:
@@ -285,7 +324,7 @@ def _tune(
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
     # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
     staging = tempfile.mkdtemp(prefix="kdnas-")
-    trainable = tune.with_resources(tune.with_parameters(Distill, shared=shared), resources)
+    trainable = tune.with_resources(tune.with_parameters(trial, shared=shared), resources)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

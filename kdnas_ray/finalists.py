@@ -128,7 +128,7 @@ def keep_best(run: Path) -> None:
         (row for row in read_retrained(run) if row["id"] == name and row["with_kd"]), key=lambda row: row["repeat"]
     )
     row = next(row for row in read_jsonl(run / "candidates.jsonl") if row["id"] == name)
-    source = run / "finalists" / _folder_name(name, first["seed"], first["epochs"])
+    source = run / "finalists" / _folder_name(name, first["seed"], first["epochs"], first.get("generations", 1))
     content = json.dumps(row | {"retrained": first}) + "\n"
     there = run / "best" / "candidate.json"
     if not source.exists() or (there.exists() and there.read_text() == content):
@@ -141,8 +141,8 @@ def keep_best(run: Path) -> None:
     tracking.append(run, {"type": "best", "folder": "best", "candidate": name})
 
 
-def _folder_name(candidate: str, seed: int, epochs: int) -> str:
-    return f"{candidate}-{seed}-{epochs}"
+def _folder_name(candidate: str, seed: int, epochs: int, generations: int) -> str:
+    return f"{candidate}-{seed}-{epochs}" + (f"-generation{generations}" if generations > 1 else "")
 
 
 def _jobs(chosen: Sequence[Candidate], seeds: int) -> list[Job]:
@@ -222,23 +222,25 @@ def _retrain_one(
     }
     try:
         curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
+        train_s = training.train_s
         for generation in range(1, generations if job.with_kd else 1):
             again = taught_by_itself(shared, training.model)
             heir = replace(candidate, recipe=recipe.for_own_answers(), seed=candidate_seed(candidate.seed, generation))
             training = open_training(again, heir, epochs)
             curve = train(training, again.bank, shared.validation, shared.task, normalise, epochs)
+            train_s += training.train_s
     except DivergedError as error:  # one training's fault, and the same each time
         return facts | {"failure": str(error), "val_accuracy": None, "test_accuracy": None}
     _, accuracy = evaluate(training.model, test, shared.task, normalise)
     if job.with_kd:
         settle(training.model)
         architecture = candidate.architecture.to_json()
-        place = Path(folder) / _folder_name(candidate.id, job.seed, epochs)
+        place = Path(folder) / _folder_name(candidate.id, job.seed, epochs, generations)
         save_student(place, training.model, meta | {"architecture": architecture})
     return facts | {
         "val_accuracy": curve[-1]["val_accuracy"],
         "test_accuracy": accuracy,
-        "train_s": training.train_s,
+        "train_s": train_s,
         "curve": curve,
     }
 

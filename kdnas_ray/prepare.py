@@ -28,6 +28,7 @@ from trainables.tasks.base import Data, keep_labels
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 from trainables.terms import read_of
 
+RESERVE = 256 * 2**20  # bytes of object store beside bank and splits
 Say = Callable[[str], None]
 
 
@@ -69,10 +70,15 @@ def plan(config: SearchConfig) -> Plan:
     model, *_ = [_built(config, index, shape, classes) for index in range(len(config.teachers))]  # all must fit
     _check_shares(config)
     _check_earlier(config)
-    taps = tuple(config.recipes.needed_taps())
-    teacher_shapes = {tap: pooled(size, config.bank.pool) for tap, size in check_taps(model, shape, taps).items()}
+    getattr(config.evaluator, "check", lambda space: None)(config.space)
+    needed = tuple(config.recipes.needed_taps()) + tuple(getattr(config.evaluator, "needed_taps", tuple)())
+    asking = "recipes.teacher_taps" if getattr(config.recipes, "teacher_taps", ()) else "recipes.taps"
+    found = check_taps(model, shape, needed, asking)
+    taps = tuple(tap for tap in getattr(model, "taps", needed) if tap in needed)  # from input to output
+    teacher_shapes = {tap: pooled(found[tap], config.bank.pool) for tap in taps}
     online = _check_bank(config, data, teacher_shapes)
     _check_student_taps(config, data, teacher_shapes)
+    _check_classifiers(config, data, model)
     teacher_costs = count_model(model, shape)
     bounds = limits(config.constraints, teacher_costs)
     known: dict[Architecture, dict[str, int]] = {}
@@ -235,7 +241,22 @@ def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tup
         try:
             read_of(term, shapes, teacher)
         except KdnasError as error:
-            raise KdnasError(error.problem, field="recipes.taps", value=term.tap, remedy=error.remedy) from error
+            value = term.tap or list(config.recipes.taps)
+            raise KdnasError(error.problem, field="recipes.taps", value=value, remedy=error.remedy) from error
+
+
+def _check_classifiers(config: SearchConfig, data: Data, teacher: nn.Module) -> None:
+    if "reused_classifier" not in getattr(config.recipes, "needed_losses", tuple)():
+        return
+    for whose, model in (("teacher", teacher), ("students", _any_student(config, data))):
+        head = getattr(model, "classifier", None)
+        if not isinstance(head, nn.Linear) or head.bias is None:
+            raise KdnasError(
+                f"the {whose} need a linear layer `classifier` with a bias over the features `penultimate`",
+                field="recipes.hint_losses",
+                value="reused_classifier",
+                remedy="leave it out, or use networks of our spaces",
+            )
 
 
 def _any_student(config: SearchConfig, data: Data) -> nn.Module:
@@ -299,4 +320,4 @@ def _check_batch(config: SearchConfig, data: Data) -> None:
 
 def needed_bytes(bank: Bank, others: Sequence[Any]) -> int:
     """Room in the object store for the bank and what travels beside it, with a reserve."""
-    return int(1.2 * (bank.nbytes + sum(array.nbytes for array in others))) + 256 * 2**20
+    return int(1.2 * (bank.nbytes + sum(array.nbytes for array in others))) + RESERVE

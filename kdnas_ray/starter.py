@@ -13,7 +13,7 @@ from kdnas_ray.config import SearchConfig
 
 TOP = {
     "task": "What is learned.",
-    "labels": "How many training labels there are.",
+    "labels": "Share of the training labels that is kept.",
     "teachers": "Who teaches: one or several; students are compared with the first.",
     "bank": "What the teacher says about the training data, computed once.",
     "space": "Which students may be built.",

@@ -15,12 +15,12 @@ from kdnas_ray.hardware.counting import count
 from kdnas_ray.objectives import excess, limits
 from kdnas_ray.prepare import load_data
 from kdnas_ray.runs import check_creatable
-from search_spaces import Architecture, KdnasError, Shape, sample
+from search_spaces import Architecture, KdnasError, RunError, Shape, sample
 from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank
 from trainables.candidate import build_model
-from trainables.loop import Normalise, start, train
+from trainables.loop import DivergedError, Normalise, start, train
 from trainables.recipe import Recipe
 from trainables.tasks.base import Data
 from trainables.teachers import TEACHERS, TrainedTeacher, build_teacher, obtain
@@ -169,7 +169,15 @@ def rank_teachers(
         for seed in range(config.seed, config.seed + seeds):
             model = build_model(config.space, architecture, data.shape, len(data.classes), seed)
             training = start(model, recipe, bank, seed=seed, total_epochs=epochs)
-            curve = train(training, bank, data.validation, config.task, normalise, epochs)
+            try:
+                curve = train(training, bank, data.validation, config.task, normalise, epochs)
+            except DivergedError as error:
+                raise RunError(
+                    f"a student {whose} cannot be trained ({error})",
+                    field="seed",
+                    value=seed,
+                    remedy="choose a lower recipes.learning_rate",
+                ) from error
             found.append(curve[-1]["val_accuracy"])
             say(f"Student {whose}: seed {seed}, validation accuracy {found[-1]:.4f}")
         return tuple(found)
@@ -194,8 +202,9 @@ def ranking_table(found: TeacherRanking) -> Table:
     titles = ("width", "teacher's parameters", "teacher's validation", "student's validation", "gain by the teacher")
     for title in (*titles, ""):
         table.add_column(title, justify="right" if title else "left")
+    helped = found.gain(found.best) > 0
     for row in found.teachers:
-        best = row is found.best
+        best = helped and row is found.best
         table.add_row(
             str(row.width),
             f"{row.params:,}",
@@ -205,7 +214,8 @@ def ranking_table(found: TeacherRanking) -> Table:
             "← best" if best else "",
             style="bold" if best else "",
         )
-    table.add_row("–", "–", "–", _accuracy(found.without_teacher), "", "without a teacher")
+    alone = ("without a teacher", "") if helped else ("without a teacher ← best", "bold")
+    table.add_row("–", "–", "–", _accuracy(found.without_teacher), "", alone[0], style=alone[1])
     return table
 
 
@@ -215,23 +225,24 @@ def verdict(found: TeacherRanking) -> str:
     student = f"this student of {found.student_params:,} parameters"
     if len(found.teachers) == 1:
         return f"One teacher alone shows no capacity gap for {student}: name more widths."
-    if best is biggest:
-        vain = "" if found.gain(best) > 0 else " No teacher made it better than it is without one."
+    if found.gain(best) <= 0:
         return (
-            f"The biggest teacher is the best for {student}: no sign of a capacity gap up to width {best.width}.{vain}"
+            f"No teacher made {student} better than it is without one; the one of width {best.width} comes closest "
+            f"({100 * found.gain(best):+.2f} points)."
         )
+    if best is biggest:
+        return f"The biggest teacher is the best for {student}: no sign of a capacity gap up to width {best.width}."
     ahead = np.subtract(best.val_accuracies, biggest.val_accuracies)  # seed by seed
     gap, spread = float(ahead.mean()), _spread(ahead)
     if gap == 0:
         return f"The biggest teacher is no better for {student} than the one of width {best.width}."
     sure = "" if spread is None else f" ± {100 * spread:.2f}"
-    doubt = " One seed tells little: name more." if spread is None else ""
-    if spread is not None and gap <= spread:
-        doubt = " That is within the spread over seeds: more of them would tell."
-    return (
-        f"The biggest teacher is not the best for {student}: width {best.width} is {100 * gap:.2f}{sure} points ahead "
-        f"of width {biggest.width} (capacity gap).{doubt}"
-    )
+    ahead_by = f"width {best.width} is {100 * gap:.2f}{sure} points ahead of width {biggest.width}"
+    if spread is None:
+        return f"For {student} {ahead_by}; one seed cannot tell a capacity gap from chance: name more."
+    if gap <= spread:
+        return f"For {student} {ahead_by}, within the spread over seeds: more of them would tell."
+    return f"The biggest teacher is not the best for {student}: {ahead_by} (capacity gap)."
 
 
 def _teacher_costs(settings: TrainedTeacher, shape: Shape, classes: int) -> dict[str, int]:

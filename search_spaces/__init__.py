@@ -16,16 +16,24 @@ from search_spaces.base import (
     sample,
     tap_shapes,
 )
+from search_spaces.composition import CompositionSpace
 from search_spaces.darts import DARTSSpace
 from search_spaces.errors import KdnasError, RunError, first_line
+from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.nasbench101 import NASBench101Space
 from search_spaces.nasbench201 import NASBench201Space
+from search_spaces.nasbench_macro import NASBenchMacroSpace
 from search_spaces.registry import Registry
 from search_spaces.resnet import ResNetSpace
+from search_spaces.vit_tiny import ViTSpace
 
 SPACES: Registry[type] = Registry(
     "space",
     ("resnet", ResNetSpace),
+    ("mobilenet", MobileNetSpace),
+    ("vit_tiny", ViTSpace),
+    ("nasbench_macro", NASBenchMacroSpace),
+    ("composition", CompositionSpace),
     ("nasbench101", NASBench101Space),
     ("nasbench201", NASBench201Space),
     ("darts", DARTSSpace),
@@ -34,11 +42,14 @@ SPACES: Registry[type] = Registry(
 __all__ = [
     "SPACES",
     "Architecture",
+    "CompositionSpace",
     "DARTSSpace",
     "ForeignModel",
     "KdnasError",
+    "MobileNetSpace",
     "NASBench101Space",
     "NASBench201Space",
+    "NASBenchMacroSpace",
     "Registry",
     "ResNetSpace",
     "RunError",
@@ -47,6 +58,7 @@ __all__ = [
     "Student",
     "Suggests",
     "TappedModel",
+    "ViTSpace",
     "crossover",
     "decode",
     "features",

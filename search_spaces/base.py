@@ -167,14 +167,15 @@ def features(space: Space, architecture: Architecture) -> list[float]:
 class TappedModel(nn.Module):
     """A module with taps: a chain of named parts ending in a classifier over pooled features.
 
-    `penultimate` (the pooled features) and `logits` are taps of every such model.
+    Every part but `stem` and `head` is a tap; `penultimate` (the pooled features) and `logits` are taps of every
+    such model.
     """
 
     def __init__(self, parts: Mapping[str, nn.Module], features: int, classes: int) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(parts)
         self.classifier = nn.Linear(features, classes)
-        self.taps = (*(name for name in parts if name != "stem"), "penultimate", "logits")
+        self.taps = (*(name for name in parts if name not in ("stem", "head")), "penultimate", "logits")
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[batch, classes]` for inputs `[batch, channels, height, width]`."""

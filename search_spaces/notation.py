@@ -9,7 +9,7 @@ import json
 from search_spaces.base import Architecture, Space, decode
 from search_spaces.errors import KdnasError
 
-_EXAMPLE = 'write the decisions as an object, {"stage1.width": 8, …}'
+_REMEDY = 'this space is written as a JSON object of its decisions, such as {"stage1.width": 8, …}'
 
 
 def notation(space: Space, architecture: Architecture) -> str:
@@ -30,9 +30,9 @@ def parse(space: Space, text: str) -> Architecture:
     try:
         decisions = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise KdnasError(f"not JSON ({error})", field="architecture", value=text, remedy=_EXAMPLE) from error
+        raise KdnasError(f"not JSON ({error})", field="architecture", value=text, remedy=_REMEDY) from error
     if not isinstance(decisions, dict):
-        raise KdnasError("not a JSON object of decisions", field="architecture", value=text, remedy=_EXAMPLE)
+        raise KdnasError("not a JSON object of decisions", field="architecture", value=text, remedy=_REMEDY)
     return decode(space, decisions)
 
 

@@ -1,6 +1,7 @@
 """Which residual networks may be built, from a few hundred parameters up to ResNet-like teachers?"""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ class ResNetSpace:
         widths: channels a stage may have.
         depths: blocks a stage may have.
         kernels: side of the spatial convolutions.
-        blocks: `basic` (two convolutions), `bottleneck` (1x1, kxk, 1x1 at half width),
-            `separable` (two depthwise-separable convolutions).
+        blocks: `basic` (two convolutions), `bottleneck` (at half width), `bottleneck4` (a quarter, as published),
+            `separable`.
     """
 
     stages: int = 3
@@ -48,10 +49,10 @@ class ResNetSpace:
                 raise KdnasError("values start at 1", field=f"space.{name}", value=list(getattr(self, name)))
         if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
             raise KdnasError("kernel sizes are odd and positive", field="space.kernels", value=list(self.kernels))
-        unknown = [block for block in self.blocks if block not in _BLOCKS]
+        unknown = [block for block in self.blocks if block not in BLOCKS]
         if unknown:
             raise KdnasError(
-                "unknown block", field="space.blocks", value=unknown[0], remedy=f"known: {', '.join(_BLOCKS)}"
+                "unknown block", field="space.blocks", value=unknown[0], remedy=f"known: {', '.join(BLOCKS)}"
             )
 
     def suggest(self, trial: Suggests) -> Architecture:
@@ -84,14 +85,14 @@ def build_resnet(architecture: Mapping[str, Decision], shape: Shape, classes: in
     stages = sum(1 for name in architecture if name.endswith(".depth"))
     width = int(architecture["stem.width"])
     stride = int(architecture.get("stem.stride", 1))
-    parts: dict[str, nn.Module] = {"stem": _conv_norm(shape[0], width, 3, stride)}
+    parts: dict[str, nn.Module] = {"stem": conv_norm(shape[0], width, 3, stride)}
     for stage in range(1, stages + 1):
         depth, out, kernel = (int(architecture[f"stage{stage}.{trait}"]) for trait in ("depth", "width", "kernel"))
-        block = _BLOCKS[str(architecture[f"stage{stage}.block"])]
+        block = str(architecture[f"stage{stage}.block"])
         layers = []
         for index in range(depth):
             stride = 2 if index == 0 and stage > 1 else 1
-            layers.append(_Residual(block(width, out, kernel, stride), width, out, stride))
+            layers.append(residual(block, width, out, kernel, stride))
             width = out
         parts[f"stage{stage}"] = nn.Sequential(*layers)
     return TappedModel(parts, width, classes)
@@ -119,6 +120,34 @@ def resnet_architecture(
     return Architecture.of(decisions)
 
 
+def resnet_point(name: str, width: int = 64) -> Architecture:
+    """A published network as an architecture of this family, to be compressed or to teach.
+
+    Its stem is the 3x3 convolution that is used on small images, without the pooling that ImageNet's has.
+
+    Source: He 2016, Deep Residual Learning for Image Recognition (CVPR), table 1.
+
+    Args:
+        name: one of `FAMILY`, such as `resnet18`.
+        width: channels of the first stage's 3x3 convolutions, 64 as published; the other widths follow.
+
+    Raises:
+        KdnasError: the name is unknown or the width too small.
+    """
+    if name not in FAMILY:
+        raise KdnasError("unknown network", field="name", value=name, remedy=f"known: {', '.join(FAMILY)}")
+    if width < 1:
+        raise KdnasError("too small", field="width", value=width, remedy="choose 1 or more; 64 is the published one")
+    block, depths = FAMILY[name]
+    first = width if block == "basic" else 4 * width
+    return resnet_architecture(width, tuple(first * 2**stage for stage in range(len(depths))), depths, block=block)
+
+
+def residual(block: str, width: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+    """One residual block of a kind in `BLOCKS`: `[batch, width, h, w]` to `[batch, out, h / stride, w / stride]`."""
+    return _Residual(BLOCKS[block](width, out, kernel, stride), width, out, stride)
+
+
 class _Residual(nn.Module):
     def __init__(self, body: nn.Module, width: int, out: int, stride: int) -> None:
         super().__init__()
@@ -132,7 +161,8 @@ class _Residual(nn.Module):
         return nn.functional.relu(self.body(x) + self.shortcut(x))
 
 
-def _conv_norm(width: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
+def conv_norm(width: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
+    """Convolution, batch norm and, unless told otherwise, ReLU; the image keeps its size at stride 1."""
     layers: list[nn.Module] = [
         nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out),
@@ -141,26 +171,41 @@ def _conv_norm(width: int, out: int, kernel: int, stride: int = 1, groups: int =
 
 
 def _basic(width: int, out: int, kernel: int, stride: int) -> nn.Module:
-    return nn.Sequential(_conv_norm(width, out, kernel, stride), _conv_norm(out, out, kernel, relu=False))
+    return nn.Sequential(conv_norm(width, out, kernel, stride), conv_norm(out, out, kernel, relu=False))
 
 
-def _bottleneck(width: int, out: int, kernel: int, stride: int) -> nn.Module:
+def _bottleneck(width: int, out: int, kernel: int, stride: int, squeeze: int = 2) -> nn.Module:
     # He 2016 squeezes to a quarter; at student widths (8 to 32) a quarter leaves 2 channels, so a half.
-    inner = max(out // 2, 1)
+    inner = max(out // squeeze, 1)
     return nn.Sequential(
-        _conv_norm(width, inner, 1),
-        _conv_norm(inner, inner, kernel, stride),
-        _conv_norm(inner, out, 1, relu=False),
+        conv_norm(width, inner, 1),
+        conv_norm(inner, inner, kernel, stride),
+        conv_norm(inner, out, 1, relu=False),
     )
 
 
 def _separable(width: int, out: int, kernel: int, stride: int) -> nn.Module:
     return nn.Sequential(
-        _conv_norm(width, width, kernel, stride, groups=width, relu=False),
-        _conv_norm(width, out, 1),
-        _conv_norm(out, out, kernel, groups=out, relu=False),
-        _conv_norm(out, out, 1, relu=False),
+        conv_norm(width, width, kernel, stride, groups=width, relu=False),
+        conv_norm(width, out, 1),
+        conv_norm(out, out, kernel, groups=out, relu=False),
+        conv_norm(out, out, 1, relu=False),
     )
 
 
-_BLOCKS = {"basic": _basic, "bottleneck": _bottleneck, "separable": _separable}
+BLOCKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
+    "basic": _basic,
+    "bottleneck": _bottleneck,
+    "bottleneck4": functools.partial(_bottleneck, squeeze=4),
+    "separable": _separable,
+}
+
+# Block and depths of the stages.
+FAMILY: dict[str, tuple[str, tuple[int, ...]]] = {
+    "resnet10": ("basic", (1, 1, 1, 1)),
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck4", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck4", (3, 4, 23, 3)),
+    "resnet152": ("bottleneck4", (3, 8, 36, 3)),
+}

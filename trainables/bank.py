@@ -49,11 +49,12 @@ class Batch:
     taps: dict[str, Tensor]
     samples: Tensor
 
-    def guessed(self) -> "Batch":
-        """The batch with the teachers' mean answer as the label of samples that have none."""
+    def guessed(self, shares: Sequence[float] = ()) -> "Batch":
+        """The batch with the teachers' mean answer, each by its share, as the label of samples that have none."""
         if bool((self.labels >= 0).all()):
             return self
-        guess = self.logits.softmax(dim=2).mean(dim=0).argmax(dim=1)
+        counts = self.logits.new_tensor(shares or [1.0] * len(self.logits))
+        guess = (counts[:, None, None] * self.logits.softmax(dim=2)).sum(dim=0).argmax(dim=1)
         return dataclasses.replace(self, labels=torch.where(self.labels >= 0, self.labels, guess))
 
     def to(self, device: torch.device) -> "Batch":

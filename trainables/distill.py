@@ -6,13 +6,13 @@ Usable with plain Ray Tune: `tune.Tuner(tune.with_parameters(Distill, shared=sha
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from ray import tune
 from torch import nn
 
-from search_spaces import Space
+from search_spaces import Architecture, Space
 from trainables import bank as banks
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
@@ -24,6 +24,13 @@ CHECKPOINT = "rung.pt"
 PEER_SEED = 500_000_003  # the peer of mutual learning starts from other weights than any candidate
 
 logger = logging.getLogger(__name__)
+
+
+class Start(Protocol):
+    """Weights that candidates begin with, prepared by an evaluator."""
+
+    def inherit(self, architecture: Architecture, model: nn.Module) -> None:
+        """Give the fresh model of this architecture its weights."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Shared:
         threads: CPU threads a trial may use.
         device: where students train, `cpu` or `cuda`.
         channels_last: memory layout of the students' weights and activations.
+        start: weights that candidates begin with; None for fresh ones.
     """
 
     bank: Bank
@@ -57,12 +65,15 @@ class Shared:
     threads: int = 1
     device: str = "cpu"
     channels_last: bool = False
+    start: Start | None = None
 
 
 def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Training:
     """The candidate's training at epoch 0."""
     channels, height, width = shared.bank.images.shape[1:]
     model = build_model(shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed)
+    if shared.start is not None:
+        shared.start.inherit(candidate.architecture, model)
     layout = torch.channels_last if shared.channels_last else torch.contiguous_format
     model = model.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
     peer = None

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from search_spaces import Registry
 
-Policy = Callable[[Tensor, Tensor, float, torch.Generator, Tensor], Tensor]
+Policy = Callable[[Tensor, Tensor, float, Tensor, Tensor], Tensor]
 EPSILON = 1e-7
 TOLERANCE = 0.6  # C of AEKD: how much one teacher may count
 
 
-def average(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor) -> Tensor:
+def average(logits: Tensor, labels: Tensor, temperature: float, shares: Tensor, student: Tensor) -> Tensor:
     """Every teacher counts alike.
 
     Source: You 2017, Learning from Multiple Teacher Networks, eq. 4 (AVER).
@@ -29,7 +29,7 @@ def average(logits: Tensor, labels: Tensor, temperature: float, generator: torch
         logits: `[T, B, K]`.
         labels: not used.
         temperature: not used.
-        generator: not used.
+        shares: not used.
         student: not used.
 
     Returns:
@@ -38,7 +38,7 @@ def average(logits: Tensor, labels: Tensor, temperature: float, generator: torch
     return logits.new_full(logits.shape[:2], 1 / len(logits))
 
 
-def entropy(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor) -> Tensor:
+def entropy(logits: Tensor, labels: Tensor, temperature: float, shares: Tensor, student: Tensor) -> Tensor:
     """The surer a teacher is of a sample, the more it counts: by the inverse entropy of its softened output.
 
     Source: Kwon 2020, Adaptive Knowledge Distillation Based on Entropy, eq. 4 (EBKD).
@@ -47,7 +47,7 @@ def entropy(logits: Tensor, labels: Tensor, temperature: float, generator: torch
         logits: `[T, B, K]`.
         labels: not used.
         temperature: above 0.
-        generator: not used.
+        shares: not used.
         student: not used.
 
     Returns:
@@ -58,9 +58,7 @@ def entropy(logits: Tensor, labels: Tensor, temperature: float, generator: torch
     return inverse / inverse.sum(dim=0)
 
 
-def confidence(
-    logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor
-) -> Tensor:
+def confidence(logits: Tensor, labels: Tensor, temperature: float, shares: Tensor, student: Tensor) -> Tensor:
     """A teacher that is wrong about a sample counts less: by its cross-entropy with the true label.
 
     `w_t = (1 - exp(CE_t) / sum_j exp(CE_j)) / (T - 1)`; with one teacher its weight is 1.
@@ -71,7 +69,7 @@ def confidence(
         logits: `[T, B, K]`.
         labels: true classes `[B]`.
         temperature: not used.
-        generator: not used.
+        shares: not used.
         student: not used.
 
     Returns:
@@ -84,10 +82,8 @@ def confidence(
     return (1 - F.softmax(losses, dim=0)) / (teachers - 1)
 
 
-def one_at_random(
-    logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor
-) -> Tensor:
-    """One teacher a batch, drawn anew each time.
+def one_at_random(logits: Tensor, labels: Tensor, temperature: float, shares: Tensor, student: Tensor) -> Tensor:
+    """One teacher a batch, drawn anew each time, by torch's own generator.
 
     Source: Fukuda 2017, Efficient Knowledge Distillation from an Ensemble of Teachers, section 3.2 (switched training).
 
@@ -95,18 +91,18 @@ def one_at_random(
         logits: `[T, B, K]`.
         labels: not used.
         temperature: not used.
-        generator: draws the teacher.
+        shares: chances of the teachers, `[T]`, above 0.
         student: not used.
 
     Returns:
         Weights `[T, B]`: 1 for one teacher, 0 for the others.
     """
     weights = torch.zeros_like(logits[..., 0])
-    weights[int(torch.randint(len(logits), (), generator=generator))] = 1
+    weights[int(torch.multinomial(shares, 1))] = 1
     return weights
 
 
-def gradient(logits: Tensor, labels: Tensor, temperature: float, generator: torch.Generator, student: Tensor) -> Tensor:
+def gradient(logits: Tensor, labels: Tensor, temperature: float, shares: Tensor, student: Tensor) -> Tensor:
     """Weights whose summed gradient is shortest: the direction that opposes no teacher, none above 0.6.
 
     `min_w |sum_t w_t g_t|^2` with `sum w = 1, 0 <= w_t <= C`, `g_t` the gradient of teacher t's KD loss by the
@@ -118,7 +114,7 @@ def gradient(logits: Tensor, labels: Tensor, temperature: float, generator: torc
         logits: `[T, B, K]`.
         labels: not used.
         temperature: above 0.
-        generator: not used.
+        shares: not used.
         student: the student's logits, `[B, K]`.
 
     Returns:
@@ -157,7 +153,6 @@ def combine(
     temperature: float,
     policy: str = "average",
     shares: Sequence[float] = (),
-    generator: torch.Generator | None = None,
     student: Tensor | None = None,
 ) -> Tensor:
     """Logits `[B, K]` of one teacher that, softened at this temperature, answers with the mixture.
@@ -168,7 +163,6 @@ def combine(
         temperature: at which the outputs are mixed, above 0.
         policy: name of an entry of `ENSEMBLES`.
         shares: how much each teacher counts beside the policy, `[T]`, not all 0; empty for all alike.
-        generator: for policies that draw.
         student: the student's logits, `[B, K]`, for policies that read them; all 0 where left out.
     """
     if len(logits) == 1:
@@ -177,9 +171,10 @@ def combine(
     if shares:  # a policy never chooses whom the recipe leaves out
         part = [index for index, share in enumerate(shares) if share > 0]
         logits, shares = logits[part], [shares[index] for index in part]
-    weights = ENSEMBLES[policy](logits, labels, temperature, generator or torch.Generator(), student)
-    if shares:
-        weights = weights * torch.tensor(shares, dtype=weights.dtype, device=weights.device)[:, None]
+    counts = torch.tensor(shares or [1.0] * len(logits), dtype=logits.dtype, device=logits.device)
+    weights = ENSEMBLES[policy](logits, labels, temperature, counts, student)
+    if shares and policy != "random":
+        weights = weights * counts[:, None]
         weights = weights / weights.sum(dim=0).clamp_min(EPSILON)
     mixture = (
         F.log_softmax(logits / temperature, dim=2) + weights.clamp_min(torch.finfo(weights.dtype).tiny).log()[..., None]

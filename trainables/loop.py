@@ -124,6 +124,7 @@ def start(
         KdnasError: the recipe names an unknown loss, a teacher or a tap that the bank does not hold, or a
             tap that its loss does not read.
     """
+    params = sum(part.numel() for part in model.parameters())  # before a teacher's classifier comes in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reads, projectors = make_ready(model, bank, recipe)
@@ -142,7 +143,6 @@ def start(
             remedy="give a share for each of them, or none",
         )
     optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
-    params = sum(part.numel() for part in model.parameters())
     size = params / bank.teacher_params[0] if any(bank.teacher_params[:1]) else 1.0
     return Training(model, recipe, seed, total_epochs, projectors, optimizer, reads, size=size)
 
@@ -221,11 +221,12 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
         step = epoch * len(batches) + index
         progress = step / max(total_steps - 1, 1)
         batch = bank.batch(indices, view, transforms, theirs).to(device)
-        losses = _losses(training, batch, task, normalise, progress, own)
+        losses, mutual = _losses(training, batch, task, normalise, progress, own)
         if recipe.weighting == "meta" and recipe.terms and step % EVERY == 0:
             far = bank.batch(batches[(index + len(batches) // 2) % len(batches)], view, transforms).to(device)
             _learn_weights(training, losses, far, task, normalise, recipe.learning_rate * _rate(step / total_steps))
         loss = together(losses, training.projectors)
+        loss = loss if mutual is None else loss + mutual
         training.optimizer.zero_grad()
         loss.backward()
         training.optimizer.step(recipe.learning_rate * _rate(step / total_steps))
@@ -240,29 +241,31 @@ def _losses(
     normalise: Normalise,
     progress: float,
     taps: tuple[str, ...],
-) -> list[Tensor]:
+) -> tuple[list[Tensor], Tensor | None]:
+    """What the recipe weighs, the labels first, and what mutual learning adds to it."""
     recipe, model = training.recipe, training.model
     images = normalise(batch.images)
     logits, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
     hard = _hard(task, logits, batch.labels)
+    mutual = None
     if PEER in training.projectors:
-        hard = hard + _mutual(training.projectors[PEER], recipe.mutual, logits, images, batch.labels, task)
+        mutual = _mutual(training.projectors[PEER], recipe.mutual, logits, images, batch.labels, task)
     if not recipe.terms:
-        return [hard]
+        return [hard], mutual
     key = hash((training.seed, progress))  # numbers alone: the same in every process
     with _drawing(key, logits.device):  # losses that hide or draw do so from this seed
-        return distilled(
+        soft = distilled(
             hard,
             logits,
             seen,
-            batch.guessed(),
+            batch.guessed(recipe.teacher_shares),
             recipe,
             training.reads,
             training.projectors,
             progress=progress,
             size=training.size,
-            draw=torch.default_generator,
         )
+    return soft, mutual
 
 
 @contextlib.contextmanager

@@ -62,10 +62,15 @@ def load_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def save_training(path: Path, training: Training) -> None:
     """Write the state of a training, in one step."""
+    save_state(path, training.state())
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values, in one step; `torch.load(weights_only=True)` reads them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
         try:
-            torch.save(training.state(), draft)
+            torch.save(state, draft)
             os.replace(draft.name, path)
         except BaseException:
             os.unlink(draft.name)

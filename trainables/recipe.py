@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from trainables.schedules import SCHEDULES, between
 from trainables.weighting import TEMPERATURES, WEIGHTINGS, complexity
 
 Range = tuple[float, float]
+# Beyond these nothing is learned: softened outputs under- or overflow, or the first step leaves the numbers of float32.
+COLDEST, HOTTEST, FASTEST = 0.01, 1000.0, 100.0
+CEILINGS = {"temperature": HOTTEST, "learning_rate": FASTEST, "weight_decay": 1.0, "hint_weight": 1e6}
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ class Recipe:
         _require(0 <= self.alpha_by_size <= 1, "recipe.alpha_by_size", self.alpha_by_size, "choose 0 to 1")
         for name in ("start", "end"):
             value = getattr(self.temperature, name)
-            _require(value > 0, f"recipe.temperature.{name}", value, "choose a temperature above 0")
+            remedy = f"choose a temperature from {COLDEST} to {HOTTEST:g}"
+            _require(COLDEST <= value <= HOTTEST, f"recipe.temperature.{name}", value, remedy)
         _require(
             self.temperature.schedule in TEMPERATURES,
             "recipe.temperature.schedule",
@@ -136,10 +141,11 @@ class Recipe:
         _require(self.weighting in WEIGHTINGS, "recipe.weighting", self.weighting, f"known: {', '.join(WEIGHTINGS)}")
         for term in self.terms:
             _require(term.match in MATCHES, "recipe.terms.match", term.match, f"known: {', '.join(MATCHES)}")
-            _require(term.weight >= 0, "recipe.terms.weight", term.weight, "choose 0 or more")
+            _require(0 <= term.weight < math.inf, "recipe.terms.weight", term.weight, "choose 0 or more")
         _require(0 <= self.mutual <= 100, "recipe.mutual", self.mutual, "choose 0 (no peer) to 100; 1 in the paper")
-        _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "choose a rate above 0")
-        _require(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "choose 0 or more")
+        remedy = f"choose a rate above 0, at most {FASTEST:g}"
+        _require(0 < self.learning_rate <= FASTEST, "recipe.learning_rate", self.learning_rate, remedy)
+        _require(0 <= self.weight_decay <= 1, "recipe.weight_decay", self.weight_decay, "choose 0 to 1")
         _require(self.batch_size >= 2, "recipe.batch_size", self.batch_size, "batch norm needs at least 2 samples")
 
     def without_teacher(self) -> "Recipe":
@@ -243,8 +249,10 @@ class SimpleRecipes:
             _require(low <= high, f"recipes.{name}", [low, high], "give [low, high] with low <= high")
             if name == "weight_decay" and low == high == 0:
                 continue
+            if name in CEILINGS:
+                _require(high <= CEILINGS[name], f"recipes.{name}", [low, high], f"stay at or below {CEILINGS[name]:g}")
             if name == "temperature":
-                _require(low >= 0.01 and high <= 1000, f"recipes.{name}", [low, high], "stay between 0.01 and 1000")
+                _require(low >= COLDEST, f"recipes.{name}", [low, high], f"stay at or above {COLDEST}")
             if name in weights:
                 _require(low >= 0 and high <= 1, f"recipes.{name}", [low, high], "stay between 0 and 1")
             else:
@@ -252,10 +260,10 @@ class SimpleRecipes:
         for field, known in _choices().items():
             chosen = getattr(self, field)
             for name in chosen:
-                _require(name in known, f"recipes.{field}", name, f"known here: {', '.join(known)}")
+                _require_known(f"recipes.{field}", name, known)
             _require(bool(chosen), f"recipes.{field}", [], "list at least one")
             _require(len(set(chosen)) == len(chosen), f"recipes.{field}", list(chosen), "name each once")
-        for field in ("taps", "teacher_taps"):
+        for field in ("taps", "teacher_taps", "hints", "every_tap", "mutual", "teacher_shares"):
             chosen = getattr(self, field)
             _require(len(set(chosen)) == len(chosen), f"recipes.{field}", list(chosen), "name each once")
         _require(
@@ -272,7 +280,12 @@ class SimpleRecipes:
         for weight in self.mutual:
             _require(0 <= weight <= 100, "recipes.mutual", weight, "choose 0 (no peer) to 100; 1 in the paper")
         _require(bool(self.hints), "recipes.hints", [], "list true, false or both")
-        _require(self.final_temperature > 0, "recipes.final_temperature", self.final_temperature, "above 0")
+        _require(
+            COLDEST <= self.final_temperature <= HOTTEST,
+            "recipes.final_temperature",
+            self.final_temperature,
+            f"choose {COLDEST} to {HOTTEST:g}",
+        )
         _require(
             "curriculum" not in self.schedules or self.final_temperature < 2 * self.temperature[0],
             "recipes.final_temperature",
@@ -358,6 +371,41 @@ class SimpleRecipes:
 
 
 @dataclass(frozen=True)
+class LabelsAlone:
+    """No teacher and no decision: every candidate learns from the labels alone, in the same way.
+
+    Source: Zoph and Le 2017, Neural Architecture Search with Reinforcement Learning (one training setting for all).
+
+    Args:
+        learning_rate: peak learning rate.
+        weight_decay: L2 penalty on all weights.
+        batch_size: samples a step.
+    """
+
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        try:
+            self._recipe()
+        except KdnasError as error:
+            field = error.field.replace("recipe.", "recipes.")
+            raise KdnasError(error.problem, field=field, value=error.value, remedy=error.remedy) from error
+
+    def suggest(self, trial: Suggests) -> Recipe:
+        """The one recipe."""
+        return self._recipe()
+
+    def needed_taps(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def _recipe(self) -> Recipe:
+        return dataclasses.replace(Recipe().without_teacher(), **dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
 class StandardRecipes(SimpleRecipes):
     """The methods that helped most often in published comparisons: four on logits, four on features, both schedules.
 
@@ -395,7 +443,11 @@ class EveryRecipe(SimpleRecipes):
 
 
 RECIPES: Registry[type] = Registry(
-    "recipe space", ("simple", SimpleRecipes), ("standard", StandardRecipes), ("everything", EveryRecipe)
+    "recipe space",
+    ("simple", SimpleRecipes),
+    ("standard", StandardRecipes),
+    ("everything", EveryRecipe),
+    ("labels", LabelsAlone),
 )
 
 
@@ -423,6 +475,17 @@ def _number(trial: Suggests, name: str, bounds: Range, log: bool = False) -> flo
 
 def _require_schedule(field: str, name: str) -> None:
     _require(name in SCHEDULES, field, name, f"known: {', '.join(SCHEDULES)}")
+
+
+def _require_known(field: str, name: str, known: list[str]) -> None:
+    if name in known:
+        return
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    if name in LOSSES:
+        right = "losses" if LOSSES[name].reads == "logits" else "hint_losses"
+        hint = f"it reads {LOSSES[name].reads}: name it in recipes.{right}; "
+    raise KdnasError("unknown here", field=field, value=name, remedy=f"{hint}known here: {', '.join(known)}")
 
 
 def _require(holds: bool, field: str, value: object, remedy: str) -> None:

@@ -237,8 +237,10 @@ def build_teacher(settings: TeacherSettings, shape: Shape, classes: int) -> nn.M
     return model
 
 
-def check_taps(model: nn.Module, shape: Shape, needed: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Shape of each needed tap of the teacher, `(C, H, W)` or `(C,)`.
+def check_taps(
+    model: nn.Module, shape: Shape, needed: Sequence[str], field: str = "recipes.taps"
+) -> dict[str, tuple[int, ...]]:
+    """Shape of each needed tap of the teacher, `(C, H, W)` or `(C,)`; `field` is what asks for them.
 
     Raises:
         KdnasError: the teacher has no such tap.
@@ -248,9 +250,10 @@ def check_taps(model: nn.Module, shape: Shape, needed: Sequence[str]) -> dict[st
         if tap not in known:
             raise KdnasError(
                 "the teacher has no such tap",
-                field="recipes.taps",
+                field=field,
                 value=tap,
-                remedy=f"its taps: {', '.join(known)}; name other taps, or set recipes.hints to [false]",
+                remedy=f"its taps: {', '.join(known) or 'none'}; name other taps, give a module's submodules names in "
+                "teachers.0.taps, or set recipes.hints to [false]",
             )
     return tap_shapes(model, shape, needed) if needed else {}
 

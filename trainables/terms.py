@@ -74,7 +74,6 @@ def distilled(
     *,
     progress: float,
     size: float,
-    draw: torch.Generator,
 ) -> list[Tensor]:
     """The losses of one batch, each with its weight: on the labels first, then a term each; scalars.
 
@@ -88,7 +87,6 @@ def distilled(
         parts: from `make_ready`.
         progress: 0 at the first step, 1 at the last.
         size: parameters of the student over those of the teacher.
-        draw: for whatever is random in it.
     """
     start, end = recipe.temperature.start, recipe.temperature.end
     mixing = start if recipe.temperature.adapts else recipe.temperature.at(progress)
@@ -98,7 +96,6 @@ def distilled(
         mixing,
         recipe.ensemble,
         recipe.teacher_shares,
-        generator=draw,
         student=logits.detach(),
     )
     temperature: float | Tensor = mixing
@@ -175,10 +172,11 @@ def read_of(term: Term, own: Mapping[str, tuple[int, ...]], bank: Mapping[str, t
         student, teacher = (tuple(name for name, shape in shapes.items() if len(shape) == 3) for shapes in (own, bank))
         if min(len(student), len(teacher)) < 2:
             raise KdnasError(
-                f"the loss {term.loss!r} reads two maps or more; student {len(student)}, bank {len(teacher)}",
+                f"the loss {term.loss!r} compares two maps or more; there are {len(student)} of the student, "
+                f"{len(teacher)} of the teacher",
                 field="recipe.terms.loss",
                 value=term.loss,
-                remedy="name taps before the pooling in recipes.taps",
+                remedy=f"name at least two maps in recipes.taps, such as {', '.join(student) or 'stage1, stage2'}",
             )
         return Read(term, loss, student, teacher)
     if not loss.feature:

@@ -16,7 +16,7 @@ from sklearn.feature_extraction import DictVectorizer
 
 from kdnas_ray.runs import read_jsonl
 from kdnas_ray.samplers import Around, Row
-from search_spaces import KdnasError
+from search_spaces import KdnasError, first_line
 from trainables.recipe import Recipe
 
 ENOUGH = 20  # finished candidates below which recipes are drawn at random
@@ -27,8 +27,8 @@ class RecipeModel:
     """Predicts how far above the others of its search a candidate with this recipe ends.
 
     A random forest on the recipe's numbers and names, the logarithm of the architecture's parameters and FLOPs, and
-    the epochs trained. Target: validation accuracy, standardised among the candidates of one search that were trained
-    equally long, so that searches on other data and spaces speak the same language.
+    the epochs trained. Target: validation accuracy at a rung, standardised among the candidates of one search that
+    reached it, so that searches on other data and spaces speak the same language.
 
     Source: Vanschoren 2019, Meta-Learning, section 2.3 (learning from prior evaluations of other tasks); Breiman 2001,
     Random Forests.
@@ -47,12 +47,11 @@ class RecipeModel:
         inputs: list[dict[str, float | str]] = []
         targets: list[float] = []
         for rows in searches:
-            groups: dict[int, list[Row]] = {}
-            for row in rows:
-                if row["state"] in ("complete", "pruned") and row["val_accuracy"] is not None:
-                    groups.setdefault(int(row["epochs"]), []).append(row)
-            for epochs, group in groups.items():
-                accuracies = np.array([row["val_accuracy"] for row in group])
+            trained = _trained(rows)
+            # All that came so far, also those that went on: the last to be stopped at a rung are its losers.
+            for epochs in sorted({int(row["epochs"]) for row in trained}):
+                group = [row for row in trained if row["epochs"] >= epochs]
+                accuracies = np.array([row["curve"][epochs - 1]["val_accuracy"] for row in group])
                 if len(group) < 3 or accuracies.std() == 0:
                     continue
                 targets.extend((accuracies - accuracies.mean()) / accuracies.std())
@@ -152,7 +151,16 @@ def read_searches(runs: Sequence[Path]) -> list[list[Row]]:
     for run in runs:
         file = run / "candidates.jsonl"
         rows: list[Row] = [*read_jsonl(file)] if file.is_file() else []
-        if not any(row["state"] in ("complete", "pruned") for row in rows):
+        try:
+            known = [recipe_features(Recipe.from_json(row["recipe"]), row, len(row["curve"])) for row in _trained(rows)]
+        except (KeyError, TypeError, ValueError, AttributeError, KdnasError) as error:
+            raise KdnasError(
+                f"its candidates cannot be read ({type(error).__name__}: {first_line(error)})",
+                field="sampler.warm_start",
+                value=str(run),
+                remedy="name run folders of earlier searches by this version",
+            ) from error
+        if not known:
             raise KdnasError(
                 "no trained candidates here",
                 field="sampler.warm_start",
@@ -161,6 +169,10 @@ def read_searches(runs: Sequence[Path]) -> list[list[Row]]:
             )
         found.append(rows)
     return found
+
+
+def _trained(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["state"] in ("complete", "pruned") and row["curve"]]
 
 
 def draw_recipes(recipes: Any, count: int, seed: int) -> list[tuple[Recipe, dict[str, Any]]]:
@@ -192,9 +204,13 @@ def recipe_features(recipe: Recipe, costs: Mapping[str, float], epochs: int) -> 
         "learning_rate": math.log(recipe.learning_rate),
         "weight_decay": math.log(recipe.weight_decay + 1e-8),
     }
+    for index, share in enumerate(recipe.teacher_shares):
+        found[f"share {index}"] = share / sum(recipe.teacher_shares)
     for term in recipe.terms:
         found[f"term {term.loss}"] = 1.0
-        found[f"weight {term.loss}"] = math.log(term.weight + 1e-8)
+        found[f"match {term.match}"] = 1.0
+        whole = sum(other.weight for other in recipe.terms if other.loss == term.loss)
+        found[f"weight {term.loss}"] = math.log(whole + 1e-8)
         if term.tap is not None:
             found[f"tap {term.tap}"] = 1.0
     return found

@@ -21,7 +21,7 @@ from kdnas_ray.journal import Journal, Progress
 from kdnas_ray.runs import read_jsonl
 from search_spaces import Architecture, KdnasError, RunError
 from trainables.candidate import Candidate
-from trainables.recipe import SimpleRecipes
+from trainables.recipe import LabelsAlone, SimpleRecipes
 
 RUNGS = (1, 3)
 
@@ -403,6 +403,46 @@ def test_curves_when_read_from_the_study_then_are_what_each_candidate_reached(se
     opened.adapter.on_trial_complete("a", result(0.5, 0.6, 0.7))
     opened.adapter.on_trial_result("b", result(0.4))
     assert curves(opened.study) == {"c0000": {1: 0.5, 2: 0.6, 3: 0.7}, "c0001": {1: 0.4}, "c0002": {}}
+
+
+ONE_RECIPE = {"space": Widths(2), "recipes": LabelsAlone(), "trials": 9}
+
+
+def test_candidate_when_trained_already_then_is_told_again_and_not_trained(session, result):
+    first = session(**ONE_RECIPE)
+    widths, numbers = [], []
+    while first.adapter.has_work():
+        found = first.adapter.suggest("t")
+        if found == Searcher.FINISHED:
+            break
+        own = Candidate.from_json(found["candidate"])
+        widths.append(own.architecture["width"])
+        numbers.append(int(own.id[1:]))
+        first.adapter.on_trial_complete("t", result(0.1, 0.1, 0.1 * int(own.architecture["width"])))
+    assert sorted(widths) == [1, 2]
+    assert first.adapter.exhausted
+    assert first.adapter.error is None
+    trained = {trial.params["width"]: trial.values for trial in first.study.trials if trial.number in numbers}
+    again = [trial for trial in first.study.trials if trial.number not in numbers]
+    assert {trial.state for trial in again} == {TrialState.COMPLETE}
+    assert all(trial.values == trained[trial.params["width"]] for trial in again)
+    rejected = [row for row in first.rows().values() if row["state"] == "rejected"]
+    assert all("not trained again" in row["reason"] for row in rejected)
+
+
+def test_candidate_when_the_same_is_being_trained_then_is_not_trained_beside_it(session):
+    first = session(**ONE_RECIPE)
+    a, b = first.ask("a"), first.ask("b")
+    assert {a.architecture["width"], b.architecture["width"]} == {1, 2}
+    assert first.adapter.suggest("c") == Searcher.FINISHED
+
+
+def test_candidate_when_trained_in_an_earlier_session_then_is_not_trained_again(session, result):
+    first = session(**ONE_RECIPE)
+    own = first.ask("a")
+    first.adapter.on_trial_complete("a", result(0.1, 0.2, 0.5))
+    other = session(**ONE_RECIPE).ask("b")
+    assert other.architecture["width"] != own.architecture["width"]
 
 
 def test_candidate_seed_when_numbers_or_seeds_differ_then_differs_and_else_repeats():

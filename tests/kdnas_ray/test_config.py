@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from kdnas_ray.config import SearchConfig, json_schema, read, read_file
-from search_spaces import KdnasError, Registry, ResNetSpace
+from search_spaces import SPACES, KdnasError, Registry, ResNetSpace
 from trainables.recipe import SimpleRecipes
 from trainables.tasks import DigitsTask
 from trainables.teachers import TrainedTeacher
@@ -236,8 +236,17 @@ def test_name_when_unknown_then_lists_the_known_ones(choice):
 
 
 def test_name_when_misspelt_then_suggests_the_right_one():
-    assert refusal({"space": "resnett"}).remedy == "did you mean 'resnet'? known: resnet"
+    assert refusal({"space": "resnett"}).remedy == f"did you mean 'resnet'? known: {', '.join(SPACES)}"
     assert "did you mean 'trained'?" in refusal({"teachers": ["trainde"]}).remedy
+
+
+def test_layers_when_written_in_the_configuration_then_are_read_back_and_refused_by_key():
+    layers = [{"block": "conv", "width": [4, 8]}, {"name": "end", "any": ["basic", {"block": "conv", "kernel": 5}]}]
+    config = read({"space": {"name": "composition", "layers": layers}})
+    assert config.resolved()["space"] == {"name": "composition", "layers": layers}
+    assert read(config.resolved()).space == config.space
+    error = refusal({"space": {"name": "composition", "layers": layers}}, ("space.layers.1.any.1.kernel=4",))
+    assert (error.field, error.value) == ("space.layers.1.any.1.kernel", 4)
 
 
 @pytest.mark.parametrize(

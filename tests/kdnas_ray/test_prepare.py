@@ -26,6 +26,22 @@ ONLY = Architecture.of(
 )  # fmt: skip
 
 
+HEADLESS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pool, self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(self.pool(x))
+
+def net():
+    return Net()
+"""
+
+
 def planned(*overrides: str):
     return plan(read(SMALL, overrides))
 
@@ -109,6 +125,22 @@ def test_plan_when_the_parts_do_not_fit_then_is_refused(overrides, field, proble
     assert error.field == field
     assert problem in error.problem
     assert list(tmp_path.iterdir()) == []  # no work was started
+
+
+def test_taps_when_listed_in_any_order_then_lie_in_the_bank_from_input_to_output():
+    taps = "recipes.teacher_taps=[stage2,stage1]"
+    assert planned("recipes.hints=[true]", taps, "recipes.matches=[depth]").taps == ("stage1", "stage2")
+
+
+def test_classifier_when_the_teacher_has_none_to_reuse_then_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "headless.py").write_text(HEADLESS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    error = refusal(
+        "teachers=[{name: module, factory: 'headless:net', taps: {penultimate: pool}}]",
+        "recipes={hints: [true], hint_losses: [reused_classifier], taps: [penultimate]}",
+    )
+    assert (error.field, error.value) == ("recipes.hint_losses", "reused_classifier")
 
 
 def test_tap_when_missing_then_says_which_there_are():

@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 from kdnas_ray.samplers import SAMPLERS, Around
-from kdnas_ray.samplers.advised import RecipeModel, draw_recipes, read_searches
+from kdnas_ray.samplers.advised import RecipeModel, draw_recipes, read_searches, recipe_features
 from search_spaces import KdnasError, ResNetSpace
-from trainables.recipe import Recipe, SimpleRecipes, StandardRecipes
+from trainables.recipe import Recipe, SimpleRecipes, StandardRecipes, Term
 
 RECIPES = StandardRecipes()
 
@@ -30,7 +30,8 @@ def rows(count: int, seed: int, shift: float = 0.0) -> list[dict]:
     for index, (recipe, _) in enumerate(draw_recipes(RECIPES, count, seed)):
         accuracy = shift + merit(recipe)
         cost = {"params": 100 * (index % 5 + 1), "flops": 1000}
-        state = {"id": f"c{index:04d}", "state": "complete", "epochs": 27, "val_accuracy": accuracy}
+        curve = [{"epoch": epoch, "val_accuracy": accuracy} for epoch in range(1, 28)]
+        state = {"id": f"c{index:04d}", "state": "complete", "epochs": 27, "val_accuracy": accuracy, "curve": curve}
         found.append(state | cost | {"recipe": recipe.to_json()})
     return found
 
@@ -81,13 +82,42 @@ def test_recipes_are_random_until_enough_candidates_have_ended_and_where_explori
         assert np.std(temperatures) > 1
 
 
+def stopped_early(row: dict) -> dict:
+    return row | {"state": "pruned", "epochs": 3, "curve": row["curve"][:3]}
+
+
+def test_losers_of_a_rung_are_not_taken_for_as_good_as_its_winners():
+    best = np.quantile([row["val_accuracy"] for row in rows(200, 1)], 0.67)
+    search = [row if row["val_accuracy"] > best else stopped_early(row) for row in rows(200, 1)]
+    model = RecipeModel(seed=0)
+    model.fit([search])
+    fresh = [recipe for recipe, _ in draw_recipes(RECIPES, 60, 3)]
+    predicted = model.predict(fresh, {"params": 250, "flops": 1000}, 3)
+    assert np.corrcoef(predicted, [merit(recipe) for recipe in fresh])[0, 1] > 0.8
+
+
+def test_every_decision_of_a_recipe_is_seen():
+    base = Recipe(terms=(Term("kd"), Term("hint", 1.0, "stage2")), teacher_shares=(1.0, 0.0))
+    hint = base.terms[1]
+    others = [
+        dataclasses.replace(base, terms=(base.terms[0], dataclasses.replace(hint, match="depth"))),
+        dataclasses.replace(base, terms=(base.terms[0], dataclasses.replace(hint, tap="stage1"))),
+        dataclasses.replace(base, teacher_shares=(0.0, 1.0)),
+    ]
+    seen = [recipe_features(recipe, {"params": 1, "flops": 1}, 3) for recipe in (base, *others)]
+    assert all(found != seen[0] for found in seen[1:])
+
+
 def test_rows_that_were_never_trained_teach_nothing():
     model = RecipeModel(seed=0)
     model.fit([[row | {"state": "rejected", "val_accuracy": None} for row in rows(40, 1)]])
     assert model.rows == 0
 
 
-@pytest.mark.parametrize("content", [None, "", '{"state": "rejected"}\n'])
+UNREADABLE = '{"state": "complete", "recipe": {"alpha": 0.5}, "curve": [1]}\n'
+
+
+@pytest.mark.parametrize("content", [None, "", '{"state": "rejected"}\n', '{"a": 1}\n', UNREADABLE])
 def test_warm_start_from_a_folder_without_trained_candidates_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "candidates.jsonl").write_text(content)

@@ -73,10 +73,10 @@ def test_best_when_two_are_equal_then_is_the_smaller_and_gains_are_over_the_stud
         ),
         ([(0.7, 0.71), (0.6, 0.63)], "is not the best for this student of 1,234 parameters: width 8 is 9.00 ± 1.41"),
         ([(0.7, 0.5), (0.5, 0.6)], "within the spread over seeds"),
-        ([(0.7,), (0.6,)], "width 8 is 10.00 points ahead of width 16 (capacity gap). One seed tells little"),
+        ([(0.7,), (0.6,)], "width 8 is 10.00 points ahead of width 16; one seed cannot tell"),
         ([(0.7,), (0.7,)], "is no better for this student of 1,234 parameters than the one of width 8"),
         ([(0.7,)], "name more widths"),
-        ([(0.4,), (0.5,)], "No teacher made it better than it is without one."),
+        ([(0.4,), (0.5,)], "No teacher made this student of 1,234 parameters better than it is without one"),
     ],
 )
 def test_verdict_when_said_then_tells_whether_the_biggest_is_best_and_how_sure_that_is(students, said):

@@ -1,4 +1,4 @@
-"""Spaces that the suites run on: every registered one, and one as a user would write it."""
+"""Spaces that the suites run on: every registered one, some with other options, and one as a user would write it."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from search_spaces import SPACES, Architecture, Shape, Suggests
+from search_spaces import (
+    SPACES,
+    Architecture,
+    CompositionSpace,
+    DARTSSpace,
+    MobileNetSpace,
+    NASBench101Space,
+    NASBench201Space,
+    NASBenchMacroSpace,
+    Shape,
+    Suggests,
+    ViTSpace,
+)
 
 
 class _Net(nn.Module):
@@ -56,6 +68,34 @@ def own_space() -> OwnSpace:
     return OwnSpace()
 
 
-@pytest.fixture(params=[*SPACES, "a user's own"])
+# Every branch of the language of `composition`: conditional items and alternatives, none at all, repeats, choices of
+# stride, taps in the middle and layers after the last one.
+CONDITIONAL = (
+    {"name": "begin", "block": "conv", "width": [6, 8], "stride": [1, 2], "activation": ["relu", "hswish"]},
+    {
+        "name": "middle",
+        "any": [
+            "bottleneck",
+            {"block": "conv", "when": {"begin.width": 6}},
+            {"block": "conv", "name": "wide", "kernel": [3, 5], "when": {"begin.width": [8]}},
+        ],
+        "width": [4, 6],
+    },
+    {"name": "maybe", "block": "inverted", "squeeze": [False, True], "when": {"middle.block": "wide"}},
+    {"block": ["max_pool", "avg_pool", "skip"], "size": 3, "repeat": [0, 2]},
+)
+VARIANTS = {
+    "mobilenet, one stage": MobileNetSpace(stages=1, widths=(3, 8), expansions=(1, 4)),
+    "vit_tiny, shallow": ViTSpace(patches=(3, 5), depths=(1, 2), widths=(8, 16)),
+    "nasbench101, small": NASBench101Space(width=5, vertices=5, edges=5, cells=2),
+    "nasbench201, two cells": NASBench201Space(width=3, cells=2),
+    "darts, one channel": DARTSSpace(width=1, cells=3),
+    "nasbench_macro, small": NASBenchMacroSpace(stem_width=4, widths=(4, 8), depths=(2, 1), head_width=0),
+    "composition, conditional": CompositionSpace(layers=CONDITIONAL),
+    "a user's own": OwnSpace(),
+}
+
+
+@pytest.fixture(params=[*SPACES, *VARIANTS])
 def space(request):
-    return SPACES[request.param]() if request.param in SPACES else OwnSpace()
+    return SPACES[request.param]() if request.param in SPACES else VARIANTS[request.param]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from search_spaces import KdnasError, ResNetSpace, decode, tap_shapes
-from search_spaces.resnet import build_resnet, resnet_architecture
+from search_spaces.resnet import build_resnet, resnet_architecture, resnet_point
 
 SMALL = {
     "stem.width": 4,
@@ -56,7 +56,7 @@ def test_first_stage_keeps_the_resolution_and_later_ones_halve_it():
     }
 
 
-@pytest.mark.parametrize("block", ["basic", "bottleneck", "separable"])
+@pytest.mark.parametrize("block", ["basic", "bottleneck", "bottleneck4", "separable"])
 def test_every_block_answers_when_the_image_is_one_pixel(block):
     architecture = resnet_architecture(1, (1, 2), (2, 1), kernel=5, block=block)
     assert build_resnet(architecture, (3, 1, 1), 2).eval()(torch.rand(1, 3, 1, 1)).shape == (1, 2)
@@ -93,3 +93,33 @@ def test_space_refuses_impossible_options_with_the_field(options, field):
 def test_resnet_architecture_refuses_depths_that_do_not_match_the_widths(widths, depths):
     with pytest.raises(KdnasError, match="one depth for each width"):
         resnet_architecture(8, widths, depths)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    # What is counted for the networks of He 2016 (table 1) with a 3x3 stem and ten classes: torchvision's counts for
+    # ImageNet (11,689,512 for ResNet-18) less its stem and classifier, plus these.
+    [
+        ("resnet10", 4_903_242),
+        ("resnet18", 11_689_512 - 7 * 7 * 3 * 64 - 513_000 + 3 * 3 * 3 * 64 + 5_130),
+        ("resnet34", 21_797_672 - 7 * 7 * 3 * 64 - 513_000 + 3 * 3 * 3 * 64 + 5_130),
+        ("resnet50", 25_557_032 - 7 * 7 * 3 * 64 - 2_049_000 + 3 * 3 * 3 * 64 + 20_490),
+        ("resnet101", 44_549_160 - 7 * 7 * 3 * 64 - 2_049_000 + 3 * 3 * 3 * 64 + 20_490),
+        ("resnet152", 60_192_808 - 7 * 7 * 3 * 64 - 2_049_000 + 3 * 3 * 3 * 64 + 20_490),
+    ],
+)
+def test_published_networks_have_the_published_parameters(name, params):
+    with torch.device("meta"):
+        assert size(build_resnet(resnet_point(name), (3, 32, 32), 10)) == params
+
+
+def test_published_networks_scale_with_the_width():
+    small = build_resnet(resnet_point("resnet50", width=4), (1, 8, 8), 10)
+    assert tap_shapes(small, (1, 8, 8), ["stage1", "stage4"]) == {"stage1": (16, 8, 8), "stage4": (128, 1, 1)}
+
+
+@pytest.mark.parametrize(("name", "width", "field"), [("resnet19", 64, "name"), ("resnet18", 0, "width")])
+def test_resnet_point_refuses_what_does_not_exist(name, width, field):
+    with pytest.raises(KdnasError) as caught:
+        resnet_point(name, width)
+    assert caught.value.field == field

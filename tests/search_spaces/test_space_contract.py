@@ -2,10 +2,11 @@
 
 import json
 import math
+import pickle
 import random
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields, is_dataclass
+from dataclasses import FrozenInstanceError, asdict, fields, is_dataclass, replace
 
 import optuna
 import pytest
@@ -84,10 +85,20 @@ def test_built_network_answers_with_logits_and_every_declared_tap(space, seed, s
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_built_network_sends_a_gradient_to_every_parameter(space, seed):
+def test_built_network_learns_a_batch_and_sends_a_gradient_to_every_parameter(space, seed):
+    torch.manual_seed(seed)
     model = space.build(drawn(space, seed), (1, 8, 8), 5)
-    model(torch.rand(4, 1, 8, 8)).square().sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    images, labels = torch.rand(8, 1, 8, 8), torch.arange(8) % 5
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses[5:]) < losses[0]
 
 
 def test_built_networks_have_the_same_weights_when_the_seed_is_the_same(space):
@@ -224,10 +235,20 @@ def test_decode_raises_with_the_field_and_the_known_ones_when_a_decision_is_unkn
 
 def test_space_is_a_frozen_dataclass(space):
     assert is_dataclass(space)
-    assert hash(space) == hash(type(space)())
+    assert hash(space) == hash(replace(space))
+    assert pickle.loads(pickle.dumps(space)) == space == replace(space)  # noqa: S301 (our own bytes)
     for field in fields(space):
         with pytest.raises(FrozenInstanceError):
             setattr(space, field.name, None)
+
+
+def test_options_are_json_from_which_the_same_space_is_made(space):
+    assert type(space)(**listless(json.loads(json.dumps(asdict(space))))) == space
+
+
+def listless(options: dict) -> dict:
+    """What the configuration does for options read from YAML: a list where the field is a tuple becomes one."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -17,9 +17,10 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def weights(policy: str, temperature: float = 3.0, logits: np.ndarray = LOGITS) -> np.ndarray:
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    shares = torch.ones(len(logits))
     student = torch.zeros(4, 5, dtype=torch.float64)
-    return ENSEMBLES[policy](torch.tensor(logits), torch.tensor(LABELS), temperature, generator, student).numpy()
+    return ENSEMBLES[policy](torch.tensor(logits), torch.tensor(LABELS), temperature, shares, student).numpy()
 
 
 @pytest.mark.parametrize("policy", ENSEMBLES)
@@ -51,11 +52,18 @@ def test_confidence_trusts_a_teacher_that_is_right_more_than_one_that_is_wrong()
 
 
 def test_random_takes_one_teacher_a_batch_and_all_of_them_in_turn():
-    generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.tensor(LOGITS), torch.tensor(LABELS)
-    drawn = [ENSEMBLES["random"](logits, labels, 1.0, generator, logits[0]).numpy() for _ in range(60)]
+    torch.manual_seed(0)
+    logits, labels, shares = torch.tensor(LOGITS), torch.tensor(LABELS), torch.ones(3)
+    drawn = [ENSEMBLES["random"](logits, labels, 1.0, shares, logits[0]).numpy() for _ in range(60)]
     assert all(sorted(found[:, 0]) == [0, 0, 1] and (found == found[:, :1]).all() for found in drawn)
     assert {int(found[:, 0].argmax()) for found in drawn} == {0, 1, 2}
+
+
+def test_random_draws_each_teacher_as_often_as_its_share_says():
+    torch.manual_seed(0)
+    logits = torch.tensor([[[9.0, 0.0]], [[0.0, 9.0]]])
+    answers = [int(combine(logits, torch.tensor([0]), 1.0, "random", (9.0, 1.0)).argmax()) for _ in range(400)]
+    assert np.mean(answers) == pytest.approx(0.1, abs=0.05)
 
 
 @pytest.mark.parametrize("policy", ["average", "entropy", "confidence"])

@@ -436,6 +436,23 @@ def test_mutual_learning_brings_the_peer_to_what_the_student_says(begin_adaptive
     assert any(not torch.equal(before[name], value) for name, value in training.projectors["peer"].state_dict().items())
 
 
+def test_mutual_learning_does_not_fade_where_alpha_leaves_the_labels_out(bank, go):
+    moved = []
+    for alpha in (0.0, 1.0):
+        recipe = dataclasses.replace(KD, mutual=1.0, alpha=alpha, weight_decay=0.0)
+        training = start(student(), recipe, bank, seed=0, total_epochs=4, peer=student(7))
+        before = [part.detach().clone() for part in training.projectors["peer"].parameters()]
+        go(training, 1)
+        after = training.projectors["peer"].parameters()
+        moved.append(sum(float((new - old).norm()) for old, new in zip(before, after, strict=True)))
+    assert moved[1] > 0.5 * moved[0] > 0
+
+
+def test_size_of_a_student_is_its_own_also_with_a_teachers_classifier(bank, begin):
+    recipe = dataclasses.replace(KD, terms=(Term("kd"), Term("reused_classifier", 1.0, "penultimate")))
+    assert begin(recipe).size == begin(KD).size
+
+
 def test_mutual_learning_needs_a_peer(bank):
     with pytest.raises(ValueError, match="peer"):
         start(student(), ADAPTIVE["mutual"], bank, seed=0, total_epochs=1)
@@ -476,6 +493,13 @@ def test_labels_that_are_not_kept_are_never_read(few, data, begin, go):
 def test_losses_that_read_labels_take_the_teachers_guess_for_those_not_kept(loss, few, begin, go):
     training = begin(dataclasses.replace(KD, terms=(Term(loss),)), bank=few)
     assert all(math.isfinite(point["train_loss"]) for point in go(training, 2, bank=few))
+
+
+def test_teacher_that_counts_for_nothing_guesses_nothing(few):
+    batch = few.batch(np.arange(30), 0, few.transforms(0))
+    two = dataclasses.replace(batch, logits=torch.cat([batch.logits, batch.logits.roll(1, dims=2) * 9]))
+    assert torch.equal(two.guessed((1.0, 0.0)).labels, batch.guessed().labels)
+    assert not torch.equal(two.guessed((0.0, 1.0)).labels, batch.guessed().labels)
 
 
 def test_guess_is_the_most_likely_class_of_the_teachers_mean(few):

@@ -1,0 +1,122 @@
+"""How does a search run on a table of results? Planned and ended here; proposed, scheduled and told like any other."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdnas_ray import tracking
+from kdnas_ray.adapter import check_constraints
+from kdnas_ray.analysis.pareto import rank_candidates
+from kdnas_ray.config import SearchConfig
+from kdnas_ray.hardware.counting import count
+from kdnas_ray.objectives import limits
+from kdnas_ray.prepare import Plan
+from kdnas_ray.runs import append_jsonl, read_jsonl
+from search_spaces import Architecture, KdnasError, sample
+from search_spaces.notation import notation, parse
+from trainables.evaluators.table import COSTS, Results, SharedTable, Table, read_table
+from trainables.files import replace_text
+
+TRIED = 200  # random architectures of which the table must hold one
+
+
+@dataclass(frozen=True)
+class TablePlan(Plan):
+    """A checked search on a table; the table's best architecture stands where others have a teacher.
+
+    Args:
+        results: the table.
+    """
+
+    results: Results
+
+    @property
+    def shared(self) -> SharedTable:
+        """What every trial reads."""
+        config = self.config
+        return SharedTable(self.results, config.space, config.scheduler.rungs(), config.evaluator.epoch_s)
+
+
+def plan_table(config: SearchConfig) -> TablePlan:
+    """The checked search.
+
+    Raises:
+        KdnasError: table, space or constraints do not fit together.
+    """
+    settings: Table = config.evaluator
+    results = read_table(settings, config.space, config.scheduler.max_epochs)
+    costs = _costs(config, settings, results)
+    text, _ = results.best()
+    reference = costs(parse(config.space, text))
+    bounds = limits(config.constraints, reference)
+    rng = random.Random(config.seed)
+
+    def draw() -> Architecture:
+        for _ in range(TRIED):
+            architecture = sample(config.space, rng)
+            if notation(config.space, architecture) in results.entries:
+                return architecture
+        raise KdnasError(
+            f"the table holds none of {TRIED} architectures drawn from the space, such as",
+            field="evaluator.path",
+            value=notation(config.space, architecture),
+            remedy="narrow the space to what the table holds",
+        )
+
+    check_constraints(draw, costs, bounds)
+    return TablePlan(config, settings.data(), reference, bounds, (), {}, costs, results)
+
+
+def write_reference(run: Path, made: TablePlan) -> float:
+    """Write the table's best architecture where other runs describe their teacher; returns its validation accuracy."""
+    results = made.results
+    text, entry = results.best()
+    accuracy = results.accuracy(entry, list(results.columns.values())[-1])
+    facts = {
+        "name": f"best of the table, {text}",
+        "digest": results.digest,
+        "data": made.data.digest(),
+        "val_accuracy": accuracy,
+        "accuracy": results.accuracy(entry, results.test),
+        **made.teacher_costs,
+    }
+    replace_text(run / "teacher.json", json.dumps(facts, indent=2) + "\n")
+    return accuracy
+
+
+def score_finalists(run: Path, made: TablePlan, top: int) -> None:
+    """Look the best `top` candidates up in the finalists' column, once; a line each in retrained.jsonl."""
+    config, results = made.config, made.results
+    rows = rank_candidates(read_jsonl(run / "candidates.jsonl"), config.objectives)
+    done = {row["id"] for row in read_jsonl(run / "retrained.jsonl")}
+    last = list(results.columns.values())[-1]
+    for row in [row for row in rows if row["state"] == "complete"][:top]:
+        if row["id"] in done:
+            continue
+        entry = results.entry(config.space, Architecture.of(row["architecture"]))
+        scores = {
+            "val_accuracy": results.accuracy(entry, last),
+            "test_accuracy": results.accuracy(entry, results.test),
+        }
+        facts = {"id": row["id"], "seed": row["seed"], "repeat": 0, "with_kd": True, "epochs": row["epochs"]}
+        append_jsonl(run / "retrained.jsonl", facts | scores | {"train_s": 0.0, "curve": []})
+        tracking.append(run, {"type": "retrained", "id": row["id"], "repeat": 0, "with_kd": True, **scores})
+
+
+def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[[Any], dict[str, int]]:
+    known: dict[Architecture, dict[str, int]] = {}
+
+    def costs(architecture: Architecture) -> dict[str, int]:
+        if architecture not in known:
+            entry = results.entries.get(notation(config.space, architecture), {})
+            if all(name in entry for name in COSTS):
+                known[architecture] = {name: int(entry[name]) for name in COSTS}
+            else:
+                shape, classes = settings.shape, settings.classes
+                known[architecture] = count(lambda: config.space.build(architecture, shape, classes), shape)
+        return known[architecture]
+
+    return costs

@@ -1,0 +1,101 @@
+"""Specification of `kdnas_ray.table_search`: a whole search through Ray that trains nothing."""
+
+import itertools
+import json
+
+import pytest
+
+from kdnas_ray import search
+from kdnas_ray.config import read
+from kdnas_ray.driver import resume
+from kdnas_ray.live import Narrator
+from kdnas_ray.runs import read_jsonl
+from kdnas_ray.table_search import plan_table
+from search_spaces import KdnasError, decode
+from search_spaces.notation import notation
+
+OPTIONS = {
+    "name": "resnet", "stages": 1, "stem_widths": [4, 8], "widths": [4, 8, 16], "depths": [1, 2], "kernels": [3],
+    "blocks": ["basic", "separable"],
+}  # fmt: skip
+SPACE = read({"space": OPTIONS}).space
+
+
+def accuracy(stem: int, width: int, depth: int, block: str) -> float:
+    return 50 + stem + width + 3 * depth - 5 * (block == "separable")
+
+
+@pytest.fixture
+def table(tmp_path):
+    entries = {}
+    for stem, width, depth, block in itertools.product((4, 8), (4, 8, 16), (1, 2), ("basic", "separable")):
+        decisions = {"stem.width": stem, "stage1.depth": depth, "stage1.width": width, "stage1.kernel": 3}
+        text = notation(SPACE, decode(SPACE, decisions | {"stage1.block": block}))
+        score = accuracy(stem, width, depth, block)
+        entries[text] = {"acc": score, "test": score - 1, "params": 100 * width * depth, "flops": 10 * width}
+    (tmp_path / "table.json").write_text(json.dumps(entries))
+    return tmp_path / "table.json"
+
+
+@pytest.fixture
+def config(table):
+    def make(*overrides: str, **more):
+        evaluator = {"name": "table", "path": str(table), "metric": "acc", "test": "test"}
+        data = {"space": OPTIONS, "evaluator": evaluator, "tracking": {"enabled": False}, **more}
+        return read(data, ["budget.trials=24", "resources.workers=2", *overrides])
+
+    return make
+
+
+def test_search_finds_the_best_of_the_table_and_trains_nothing_twice(config, tmp_path):
+    result = search(config("sampler=random", "scheduler={name: full, max_epochs: 5}"), tmp_path / "run", Narrator())
+    rows = [row for row in result.candidates if row["state"] != "rejected"]
+    assert len(rows) == 24  # each architecture of the space, once
+    assert len({json.dumps(row["architecture"]) for row in rows}) == 24
+    best = result.summary["best"]
+    assert best["architecture"] == {
+        "stem.width": 8, "stage1.depth": 2, "stage1.width": 16, "stage1.kernel": 3, "stage1.block": "basic",
+    }  # fmt: skip
+    assert (best["val_accuracy"], best["test_accuracy"], best["params"]) == (0.80, 0.79, 3200)
+    assert result.summary["teacher"]["val_accuracy"] == 0.80
+    assert result.summary["train_s"] == 24 * 5
+    assert (tmp_path / "run" / "report.html").stat().st_size > 1000
+
+
+def test_search_when_resumed_goes_on_with_the_same_table(config, tmp_path):
+    search(config("budget.trials=5"), tmp_path / "run", Narrator())
+    resume(tmp_path / "run", ["budget.trials=9"], Narrator())
+    rows = read_jsonl(tmp_path / "run" / "candidates.jsonl")
+    assert sum(row["state"] in ("complete", "pruned") for row in rows) == 9
+    assert {row["state"] for row in rows} <= {"complete", "pruned", "rejected"}
+
+
+def test_plan_takes_costs_and_the_reference_from_the_table(config):
+    made = plan_table(config(constraints={"params": {"of_teacher": 0.5}}))
+    assert made.teacher_costs == {"params": 3200, "flops": 160}
+    assert made.bounds == {"params": 1600}
+
+
+def test_plan_when_no_architecture_keeps_the_bounds_then_says_so(config):
+    with pytest.raises(KdnasError) as caught:
+        plan_table(config(constraints={"params": 10}))
+    assert caught.value.field == "constraints"
+
+
+def test_plan_when_the_table_holds_nothing_of_the_space_then_says_so(config, table):
+    (text, entry), *_ = json.loads(table.read_text()).items()
+    table.write_text(json.dumps({text: entry}))
+    with pytest.raises(KdnasError) as caught:
+        plan_table(config("space.stem_widths=[8]", "space.widths=[8]"))
+    assert caught.value.field == "evaluator.path"
+
+
+@pytest.mark.parametrize(("key", "value"), [("teachers", ["trained"]), ("recipes", "simple")])
+def test_configuration_when_it_asks_a_table_for_distillation_then_is_refused(config, key, value):
+    with pytest.raises(KdnasError) as caught:
+        config(**{key: value})
+    assert caught.value.field == key
+
+
+def test_configuration_when_read_again_then_is_the_same(config):
+    assert read(config().resolved()) == config()

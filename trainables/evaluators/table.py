@@ -1,0 +1,296 @@
+"""How does a search run on a table of results? Nothing is trained: each candidate looks its curve up."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from ray import tune
+
+from search_spaces import Architecture, KdnasError, Space, first_line
+from search_spaces.notation import notation, parse
+from trainables.candidate import Candidate
+from trainables.loop import Point
+from trainables.tasks.base import Data, Split
+
+ARCHITECTURE = "architecture"  # column of a Parquet table
+COSTS = ("params", "flops")  # taken from the table where it has them
+NOISE = 0.1  # of a simulated accuracy at the start, relative to the final one; falls to 0
+
+Entry = Mapping[str, Any]  # a row of the table: numbers by column
+
+
+@dataclass(frozen=True)
+class Table:
+    """Nothing is trained: a table of architectures and their results answers, with simulated training time.
+
+    Source: Ying 2019, NAS-Bench-101; Dong 2020, NAS-Bench-201 (tabular benchmarks).
+
+    Args:
+        path: JSON (architecture in the space's notation to an object of numbers), or Parquet with a column
+            `architecture`.
+        metric: column of the validation accuracy after full training, 0 to 1 or in percent; a list of numbers holds
+            repeated trainings, of which the candidate's seed picks one.
+        test: column that the finalists are scored on, once; null for `metric`.
+        rungs: column of the validation accuracy after so many epochs, for tables with several budgets; the last is
+            the full training and `metric` may be left out.
+        epoch_s: simulated seconds of one epoch.
+        shape: channels, height and width of the inputs that parameters and FLOPs are counted for, where the table
+            does not hold them.
+        classes: number of classes, likewise.
+    """
+
+    path: Path
+    metric: str | None = None
+    test: str | None = None
+    rungs: Mapping[int, str] | None = None
+    epoch_s: float = 1.0
+    shape: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        if self.metric is None and not self.rungs:
+            raise KdnasError(
+                "no column named", field="evaluator.metric", remedy="name the column of the validation accuracy"
+            )
+        if any(epoch < 1 for epoch in self.rungs or ()):
+            raise KdnasError("epochs start at 1", field="evaluator.rungs", value=dict(self.rungs or {}))
+        if self.epoch_s <= 0:
+            raise KdnasError("seconds are above 0", field="evaluator.epoch_s", value=self.epoch_s)
+        if min(self.shape) < 1:
+            raise KdnasError("sizes start at 1", field="evaluator.shape", value=list(self.shape))
+        if self.classes < 2:
+            raise KdnasError("at least two", field="evaluator.classes", value=self.classes)
+
+    def columns(self) -> dict[int | None, str]:
+        """Column of the validation accuracy by epoch; None stands for the full training, however long."""
+        return dict(sorted(self.rungs.items())) if self.rungs else {None: self.metric or ""}
+
+    def data(self) -> Data:
+        """The task of the table, without a sample."""
+        none = Split(np.zeros((0, *self.shape), dtype=np.uint8), np.zeros(0, dtype=np.int64))
+        zeros, ones = (0.0,) * self.shape[0], (1.0,) * self.shape[0]
+        return Data(none, none, none, tuple(map(str, range(self.classes))), zeros, ones)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A table that was read: what every trial looks up.
+
+    Args:
+        entries: numbers of each architecture, by its notation.
+        columns: column of the validation accuracy by epoch, see `Table.columns`.
+        test: column that finalists are scored on.
+        percent: columns whose values are in percent.
+        chance: accuracy of guessing, where simulated curves start.
+        digest: of the file.
+    """
+
+    entries: Mapping[str, Entry]
+    columns: Mapping[int | None, str]
+    test: str
+    percent: frozenset[str]
+    chance: float
+    digest: str
+
+    def entry(self, space: Space, architecture: Architecture) -> Entry:
+        """Numbers of the architecture.
+
+        Raises:
+            KdnasError: the table does not hold it.
+        """
+        text = notation(space, architecture)
+        if text not in self.entries:
+            raise KdnasError(
+                "the table does not hold this architecture",
+                field="evaluator.path",
+                value=text,
+                remedy=f"it holds {len(self.entries)}, such as {next(iter(self.entries))}",
+            )
+        return self.entries[text]
+
+    def accuracy(self, entry: Entry, column: str, seed: int | None = None) -> float:
+        """Accuracy 0 to 1 in a column; of repeated trainings the one that the seed picks, their mean without one."""
+        value = entry[column]
+        if isinstance(value, list):
+            value = float(np.mean(value)) if seed is None else value[seed % len(value)]
+        return value / 100 if column in self.percent else value
+
+    def best(self) -> tuple[str, Entry]:
+        """Notation and numbers of the architecture that the finalists' column holds for the best."""
+        return max(self.entries.items(), key=lambda item: self.accuracy(item[1], self.test))
+
+    def curve(self, text: str, seed: int, epochs: int) -> list[Point]:
+        """Validation accuracy of each epoch up to `epochs`, the full training.
+
+        Between two budgets of the table it is interpolated over the logarithm of the epoch. Before the first it
+        is simulated, and such points are marked `simulated`: from guessing it rises to the known value by
+        `1 - exp(-3 e / first)`, with noise that shrinks to nothing at the known value. So early epochs are poor
+        judges, as in real trainings; how poor is made up.
+
+        Args:
+            text: the architecture, by its notation.
+            seed: of the candidate: picks among repeated trainings and draws the noise.
+            epochs: length of the full training.
+        """
+        entry = self.entries[text]
+        known = {epoch or epochs: self.accuracy(entry, name, seed) for epoch, name in self.columns.items()}
+        first = min(known)
+        noise = np.random.default_rng(seed).normal(0, NOISE, first) * (1 - np.arange(1, first + 1) / first)
+        points: list[Point] = []
+        for epoch in range(1, epochs + 1):
+            if epoch < first:
+                share = (1 - math.exp(-3 * epoch / first)) / (1 - math.exp(-3))
+                risen = self.chance + (known[first] - self.chance) * share * (1 + noise[epoch - 1])
+                points.append({"epoch": epoch, "val_accuracy": float(np.clip(risen, 0, 1)), "simulated": 1.0})
+            else:
+                value = float(np.interp(math.log(epoch), np.log(list(known)), list(known.values())))
+                points.append({"epoch": epoch, "val_accuracy": value})
+        return points
+
+
+def read_table(settings: Table, space: Space, epochs: int) -> Results:
+    """The table's content, checked.
+
+    Args:
+        settings: which table.
+        space: that its architectures belong to.
+        epochs: length of a full training in the search.
+
+    Raises:
+        KdnasError: the file cannot be read, a column or an entry is missing, or it belongs to another space.
+    """
+    entries, raw = _entries(settings.path)
+    columns = settings.columns()
+    test = settings.test or list(columns.values())[-1]
+    wanted = {
+        **{name: f"evaluator.rungs.{epoch}" if epoch else "evaluator.metric" for epoch, name in columns.items()},
+        test: "evaluator.test" if settings.test else "evaluator.metric",
+    }
+    for name, field in wanted.items():
+        lacking = [text for text, entry in entries.items() if not _numbers(entry.get(name))]
+        if len(lacking) == len(entries):
+            known = ", ".join(sorted({column for entry in entries.values() for column in entry}))
+            raise KdnasError(
+                "the table has no such column of numbers", field=field, value=name, remedy=f"it has {known}"
+            )
+        if lacking:
+            raise KdnasError(
+                f"{len(lacking)} of {len(entries)} architectures have no number there, the first: {lacking[0]}",
+                field=field,
+                value=name,
+                remedy="complete the table, or name a column that is whole",
+            )
+    last = max((epoch for epoch in columns if epoch), default=epochs)
+    if last != epochs:
+        raise KdnasError(
+            f"the table's full training is {last} epochs, the scheduler's is {epochs}",
+            field="scheduler.max_epochs",
+            value=epochs,
+            remedy=f"choose scheduler.max_epochs={last}",
+        )
+    entries = {_own_notation(space, text): entry for text, entry in entries.items()}
+    percent = {name for name in wanted if max(np.max(entry[name]) for entry in entries.values()) > 1}
+    digest = hashlib.sha256(raw).hexdigest()[:16]
+    return Results(entries, columns, test, frozenset(percent), 1 / settings.classes, digest)
+
+
+def _own_notation(space: Space, text: str) -> str:
+    try:
+        return notation(space, parse(space, text))
+    except KdnasError as error:
+        raise KdnasError(
+            f"the table is not of this space ({error.problem})",
+            field="evaluator.path",
+            value=text,
+            remedy=error.remedy,
+        ) from error
+
+
+def _entries(path: Path) -> tuple[dict[str, dict[str, Any]], bytes]:
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".json":
+            found = json.loads(raw)
+        else:
+            rows = pyarrow.parquet.read_table(pyarrow.BufferReader(raw)).to_pylist()
+            found = {row.pop(ARCHITECTURE): row for row in rows}
+    except KeyError as error:
+        raise KdnasError(
+            f"the table has no column {ARCHITECTURE!r}", field="evaluator.path", value=str(path), remedy="rename one"
+        ) from error
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise KdnasError(
+            f"cannot be read as a table ({first_line(error)})",
+            field="evaluator.path",
+            value=str(path),
+            remedy="give a .json or .parquet file, see `kdnas list evaluators`",
+        ) from error
+    if not isinstance(found, dict) or not found or not all(isinstance(entry, dict) for entry in found.values()):
+        raise KdnasError(
+            "holds no table",
+            field="evaluator.path",
+            value=str(path),
+            remedy="JSON: an object of architecture to an object of numbers",
+        )
+    return found, raw
+
+
+def _numbers(value: Any) -> bool:
+    values = value if isinstance(value, list) and value else [value]
+    return all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in values)
+
+
+class TableTrial(tune.Trainable):
+    """A candidate whose curve is looked up; the results of a step are those of `trainables.distill.Distill`."""
+
+    def setup(self, config: dict[str, Any], shared: "SharedTable") -> None:
+        """Called once an actor."""
+        self.shared = shared
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Prepare the next candidate in the same actor."""
+        self.candidate = Candidate.from_json(new_config["candidate"])
+        self.rung = sum(rung <= new_config.get("reported", 0) for rung in self.shared.rungs)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Look up to the next rung."""
+        shared, until = self.shared, self.shared.rungs[self.rung]
+        self.rung += 1
+        try:
+            shared.results.entry(shared.space, self.candidate.architecture)
+        except KdnasError as error:
+            return {"failure": f"{error.problem}: {error.value}", "done": True}
+        text = notation(shared.space, self.candidate.architecture)
+        curve = shared.results.curve(text, self.candidate.seed, shared.rungs[-1])[:until]
+        return {
+            "epoch": until,
+            "val_accuracy": curve[-1]["val_accuracy"],
+            "curve": curve,
+            "train_s": until * shared.epoch_s,
+            "done": until == shared.rungs[-1],
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save: the table holds everything."""
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Nothing to load."""
+
+
+@dataclass(frozen=True)
+class SharedTable:
+    """What every trial reads: results, space, rungs and simulated seconds of an epoch."""
+
+    results: Results
+    space: Space
+    rungs: tuple[int, ...]
+    epoch_s: float
