@@ -63,9 +63,8 @@ class NASBench201Space:
                 layers.append(_Reduction(width, 2 * width))
                 width *= 2
             layers += [_Cell(width, pick) for _ in range(self.cells)]
-            if stage == STAGES[-1]:
-                layers += [nn.BatchNorm2d(width), nn.ReLU()]
             parts[stage] = nn.Sequential(*layers)
+        parts["head"] = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
         return TappedModel(parts, width, classes)
 
     def choices(self, architecture: Architecture) -> dict[str, str]:

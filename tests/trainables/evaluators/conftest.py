@@ -23,8 +23,8 @@ def tapped_bank(data, task, teacher, normalise):
     )
 
 
-@pytest.fixture
-def shared(tapped_bank, data, task, tmp_path) -> Shared:
+@pytest.fixture(scope="session")
+def shared(tapped_bank, data, task) -> Shared:
     return Shared(
         bank=tapped_bank,
         validation=data.validation,
@@ -34,7 +34,7 @@ def shared(tapped_bank, data, task, tmp_path) -> Shared:
         std=data.std,
         classes=10,
         rungs=(1, 2, 4),
-        checkpoints=str(tmp_path / "trials"),
+        checkpoints="nowhere",
     )
 
 

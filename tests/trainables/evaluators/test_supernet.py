@@ -7,16 +7,23 @@ import torch
 
 from search_spaces import KdnasError, ResNetSpace, sample
 from trainables.candidate import build_model
-from trainables.evaluators import OneShot
+from trainables.evaluators import OneShot, supernet
 from trainables.evaluators.steps import normaliser
-from trainables.evaluators.supernet import extremes, new_supernet, score
+from trainables.evaluators.supernet import extremes, new_supernet, score, train_supernet
 from trainables.loop import evaluate
 
-SHORT = OneShot(epochs=3, batch_size=32)
+SHORT = OneShot(epochs=20, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def trained(shared):
+    return train_supernet(shared, SHORT, 0)
 
 
 @pytest.fixture
-def prepared(workshop):
+def prepared(workshop, trained, monkeypatch):
+    """A supernet that was trained once for all tests."""
+    monkeypatch.setattr(supernet, "train_supernet", lambda *_: trained)
     made = workshop()
     return made, SHORT.prepare(made)
 
