@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
+import pyarrow.parquet  # type: ignore[import-untyped]
 import torch
 from record import tell
 from scipy import stats
@@ -64,7 +64,7 @@ def main() -> None:
     scores, seconds = score(texts, chosen.proxies, probe, chosen.seed, chosen.minutes)
     scored = len(scores["params"])
     texts, accuracy = texts[:scored], accuracy[:scored]
-    rows = [row(name, np.array(values), accuracy, np.mean(seconds[name])) for name, values in scores.items()]
+    rows = [row(name, np.array(values), accuracy, float(np.mean(seconds[name]))) for name, values in scores.items()]
     rows.sort(key=lambda found: -found["spearman"])
     tell(rows, chosen.out, batch=chosen.batch, architectures=texts, scores=scores, **{TARGET: accuracy.tolist()})
 
@@ -126,7 +126,7 @@ def row(name: str, values: np.ndarray, accuracy: np.ndarray, seconds: float) -> 
         "high": float(high),
         "published": PUBLISHED.get(name, ""),
         "kendall tau": float(stats.kendalltau(values, accuracy)[0]),
-        "CPU s": float(seconds),
+        "CPU s": seconds,
     }
 
 

@@ -29,7 +29,8 @@ def diswot_semantic(model: nn.Module, probe: Probe) -> float:
     classifier's weights: `G_k = mean_n (softmax(z_n)_k - [y_n = k]) f_n`, f `[B, features]` the pooled feature
     (`penultimate`, or the last tap averaged over its places). It needs logits and features only, so the teacher's
     come from the bank. The authors correlate features within each class, for which both must have equally many;
-    here classes are correlated, so widths may differ. In the paper the teacher is random; here it is trained.
+    here classes are correlated, so widths may differ. That is not the published score, and on
+    NAS-Bench-201 it ranked the other way (`benchmarks/README.md`). In the paper the teacher is random; here trained.
 
     Source: Dong 2023, DisWOT: Student Architecture Search for Distillation WithOut Training, section 3.2.
     """
