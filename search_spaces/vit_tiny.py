@@ -7,21 +7,28 @@ from torch import Tensor, nn
 
 from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel
 from search_spaces.errors import KdnasError
+from search_spaces.resnet import conv_norm
 
 STAGES = 3
+STEMS = ("conv", "patch")
 
 
 @dataclass(frozen=True)
 class ViTSpace:
-    """Small vision transformers: patch size, width, depth, heads and MLP ratio.
+    """Small vision transformers: patch size, width, depth, heads, MLP ratio and stem.
 
     Position embeddings are learned, the tokens are averaged instead of a class token, and an image that the patch
     does not divide is padded with zeros. A tap `stage1` … `stage3` follows each third of the blocks (the last ones
     tap the same block where there are fewer than three); it is a map, the tokens folded back to their places, so
     that convolutional networks and transformers can teach each other. Taps: these, `penultimate`, `logits`.
 
+    The stem `patch` is the published one, a linear map of each patch. With it a transformer learns badly by SGD:
+    on digits 48 % after 9 epochs and 94 % after 27, where the stem `conv`, with a 3x3 convolution before the patches,
+    had 92 % and 98 % (one network of width 24, one seed).
+
     Source: Dosovitskiy 2021, An Image is Worth 16x16 Words (ICLR); Touvron 2021, Training data-efficient image
-    transformers & distillation through attention (ICML).
+    transformers & distillation through attention (ICML); Xiao 2021, Early Convolutions Help Transformers See Better
+    (NeurIPS; stem `conv`).
 
     Args:
         patches: side of the square patches that become tokens.
@@ -29,6 +36,7 @@ class ViTSpace:
         depths: blocks.
         heads: attention heads; each must divide every width.
         mlp_ratios: how many times wider the inner layer of a block's MLP is.
+        stems: `conv` or `patch`; a decision where both are listed.
     """
 
     patches: tuple[int, ...] = (2, 4)
@@ -36,6 +44,7 @@ class ViTSpace:
     depths: tuple[int, ...] = (2, 3, 4, 6)
     heads: tuple[int, ...] = (1, 2, 4)
     mlp_ratios: tuple[int, ...] = (1, 2, 4)
+    stems: tuple[str, ...] = ("conv",)
 
     def __post_init__(self) -> None:
         for name in ("patches", "widths", "depths", "heads", "mlp_ratios"):
@@ -44,6 +53,9 @@ class ViTSpace:
                 raise KdnasError("no choice left", field=f"space.{name}", value=[], remedy="list at least one value")
             if min(values) < 1:
                 raise KdnasError("values start at 1", field=f"space.{name}", value=list(values))
+        if not self.stems or set(self.stems) - set(STEMS):
+            known = f"known: {', '.join(STEMS)}"
+            raise KdnasError("unknown stem", field="space.stems", value=list(self.stems), remedy=known)
         for heads in self.heads:
             for width in self.widths:
                 if width % heads:
@@ -57,6 +69,8 @@ class ViTSpace:
     def suggest(self, trial: Suggests) -> Architecture:
         """The architecture that the trial's suggestions describe."""
         decisions: dict[str, Decision] = {}
+        if len(self.stems) > 1:
+            decisions["stem"] = trial.suggest_categorical("stem", self.stems)
         for name, choices in (
             ("patch", self.patches),
             ("width", self.widths),
@@ -72,7 +86,7 @@ class ViTSpace:
         patch, width, depth, heads, ratio = (
             int(architecture[name]) for name in ("patch", "width", "depth", "heads", "mlp_ratio")
         )
-        parts: dict[str, nn.Module] = {"stem": _Patches(shape, patch, width)}
+        parts: dict[str, nn.Module] = {"stem": _stem(str(architecture.get("stem", self.stems[0])), shape, patch, width)}
         start = 0
         for stage in range(1, STAGES + 1):
             end = -(-depth * stage // STAGES)  # rounded up, so that stage1 has a block whatever the depth
@@ -85,6 +99,14 @@ class ViTSpace:
     def taps(self) -> tuple[str, ...]:
         """Names of the taps that every architecture of this space has, from input to output."""
         return (*(f"stage{stage}" for stage in range(1, STAGES + 1)), "penultimate", "logits")
+
+
+def _stem(kind: str, shape: Shape, patch: int, width: int) -> nn.Module:
+    if kind == "patch":
+        return _Patches(shape, patch, width)
+    # The larger the patch, the fewer channels it reads: else most parameters would lie here.
+    inner = max(width // patch, shape[0])
+    return nn.Sequential(conv_norm(shape[0], inner, 3), _Patches((inner, *shape[1:]), patch, width))
 
 
 class _Patches(nn.Module):

@@ -86,10 +86,10 @@ CONDITIONAL = (
 )
 VARIANTS = {
     "mobilenet, one stage": MobileNetSpace(stages=1, widths=(3, 8), expansions=(1, 4)),
-    "vit_tiny, shallow": ViTSpace(patches=(3, 5), depths=(1, 2), widths=(8, 16)),
     "nasbench101, small": NASBench101Space(width=5, vertices=5, edges=5, cells=2),
     "nasbench201, two cells": NASBench201Space(width=3, cells=2),
     "darts, one channel": DARTSSpace(width=1, cells=3),
+    "vit_tiny, shallow": ViTSpace(patches=(3, 5), depths=(1, 2), widths=(8, 16), stems=("patch", "conv")),
     "nasbench_macro, small": NASBenchMacroSpace(stem_width=4, widths=(4, 8), depths=(2, 1), head_width=0),
     "composition, conditional": CompositionSpace(layers=CONDITIONAL),
     "a user's own": OwnSpace(),

@@ -1,11 +1,15 @@
 """Specification of `search_spaces.vit_tiny`."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
 
-from search_spaces import Architecture, KdnasError, ViTSpace, tap_shapes
+from search_spaces import Architecture, KdnasError, ViTSpace, sample, tap_shapes
 from search_spaces.vit_tiny import _Block, _OnTokens
+
+PATCHES = ViTSpace(stems=("patch",))  # the published stem
 
 
 def architecture(patch=2, width=16, depth=3, heads=2, mlp_ratio=2) -> Architecture:
@@ -19,7 +23,7 @@ def size(model: nn.Module) -> int:
 def test_parameters_are_the_published_5717416_of_deit_tiny_less_its_class_token():
     # Touvron 2021, table 1: DeiT-Ti has width 192, depth 12, 3 heads; timm counts 5,717,416 at 224 pixels and patch 16.
     with torch.device("meta"):
-        model = ViTSpace().build(architecture(16, 192, 12, 3, 4), (3, 224, 224), 1000)
+        model = PATCHES.build(architecture(16, 192, 12, 3, 4), (3, 224, 224), 1000)
     assert size(model) == 5_717_416 - 2 * 192  # the token and its place
 
 
@@ -53,6 +57,21 @@ def test_block_answers_as_torchs_own_encoder_layer_with_the_same_weights(heads):
     torch.testing.assert_close(ours(tokens), theirs(tokens), rtol=1e-4, atol=1e-5)
 
 
+def test_stem_conv_puts_a_small_convolution_before_the_patches():
+    plain, conv = (space.build(architecture(patch=4), (1, 8, 8), 5) for space in (PATCHES, ViTSpace()))
+    inner = 16 // 4
+    # 3x3 convolution with batch norm, and patches of `inner` channels instead of one.
+    assert size(conv) - size(plain) == 9 * inner + 2 * inner + (inner - 1) * 4 * 4 * 16
+
+
+def test_stem_is_a_decision_where_there_are_two():
+    space = ViTSpace(stems=("conv", "patch"))
+    assert {sample(space, random.Random(seed))["stem"] for seed in range(20)} == {"conv", "patch"}
+    assert "stem" not in sample(ViTSpace(), random.Random(0))
+    patch = Architecture.of({"stem": "patch", **architecture()})
+    assert size(space.build(patch, (1, 8, 8), 5)) == size(PATCHES.build(architecture(), (1, 8, 8), 5))
+
+
 def test_taps_are_maps_on_the_grid_of_patches_also_where_the_image_is_padded():
     model = ViTSpace().build(architecture(patch=4), (3, 9, 7), 5)
     shapes = {"stage1": (16, 3, 2), "stage2": (16, 3, 2), "stage3": (16, 3, 2), "penultimate": (16,), "logits": (5,)}
@@ -60,7 +79,7 @@ def test_taps_are_maps_on_the_grid_of_patches_also_where_the_image_is_padded():
 
 
 def test_stem_embeds_each_patch_at_its_place():
-    stem = ViTSpace().build(architecture(patch=4), (1, 8, 8), 5).parts["stem"]
+    stem = PATCHES.build(architecture(patch=4), (1, 8, 8), 5).parts["stem"]
     images = torch.rand(2, 1, 8, 8)
     lower_left = images[:, :, 4:, :4].flatten(1) @ stem.embed.weight.flatten(1).T + stem.embed.bias
     torch.testing.assert_close(stem(images)[:, :, 1, 0], lower_left + stem.places[:, :, 1, 0])
@@ -97,6 +116,8 @@ def test_every_patch_size_answers_whatever_the_image(patch):
         ({"widths": (0,)}, "space.widths"),
         ({"depths": (0,)}, "space.depths"),
         ({"mlp_ratios": (-1,)}, "space.mlp_ratios"),
+        ({"stems": ()}, "space.stems"),
+        ({"stems": ("conv", "linear")}, "space.stems"),
         ({"heads": (3,), "widths": (12, 16)}, "space.heads"),
     ],
 )
