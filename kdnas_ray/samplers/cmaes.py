@@ -26,18 +26,17 @@ class CMAES:
 
     Args:
         startup_trials: random candidates before the strategy is used.
-        population: candidates of one generation; 0 for 4 + 3 log(numbers).
+        population: candidates of one generation, at least 3; None for 4 + 3 log(numbers).
     """
 
     several_objectives: ClassVar[bool] = False
 
     startup_trials: int = 1
-    population: int = 0
+    population: int | None = None
 
     def __post_init__(self) -> None:
         at_least("startup_trials", self.startup_trials, 1)
-        at_least("population", self.population, 0)
-        if 0 < self.population < 3:
+        if self.population is not None:
             at_least("population", self.population, 3)
 
     def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
@@ -62,7 +61,7 @@ class _CmaEsSampler(CmaEsSampler):
         super().__init__(
             seed=seed,
             n_startup_trials=options.startup_trials,
-            popsize=options.population or None,
+            popsize=options.population,
             independent_sampler=TPESampler(seed=seed),
             warn_independent_sampling=False,
         )
