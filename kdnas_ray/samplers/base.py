@@ -153,12 +153,13 @@ class Planner(BaseSampler):
         name = rng.choice(names)
         return self.changed(point, name, _other(point.ranges[name], point.params[name], rng), rng)
 
-    def fresh(self, history: History, propose: Callable[[], Point]) -> Point:
-        """The first proposal that no trial holds yet; after `TRIES` of them the last one."""
-        for _ in range(TRIES):
-            point = propose()
+    def fresh(self, history: History, propose: Callable[[], Point], rng: random.Random) -> Point:
+        """The first proposal that no trial holds yet; after `TRIES` of them, steps away from the last one."""
+        point = propose()
+        for count in range(2 * TRIES):
             if not history.knows(point.params):
                 break
+            point = propose() if count < TRIES else self.mutated(point, rng)
         return point
 
 

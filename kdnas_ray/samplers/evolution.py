@@ -47,11 +47,11 @@ class EvolutionSampler(Planner):
         """A mutation of the winner of a tournament; a random candidate until the population is full."""
         members = history.scored[-self._options.population :]
         if len(members) < self._options.population:
-            return self.fresh(history, lambda: self.drawn(rng))
+            return self.fresh(history, lambda: self.drawn(rng), rng)
 
         def child() -> Point:
             rivals = rng.sample(members, min(self._options.tournament, len(members)))
             parent = rivals[int(np.argmax(fitness(np.array([rival.scores for rival in rivals]))))]
             return self.mutated(Point(parent.params, parent.ranges), rng)
 
-        return self.fresh(history, child)
+        return self.fresh(history, child, rng)

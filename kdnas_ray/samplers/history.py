@@ -18,14 +18,14 @@ Scores = tuple[float, ...]  # one an objective, more is better
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial that is over and was not a failure.
+    """A trial that is over.
 
     Args:
         number: of the trial.
         params: all its decisions.
         ranges: their ranges.
         scores: its objectives, oriented so that more is better; estimated where it was stopped early; None where it
-            broke a constraint and was not trained.
+            broke a constraint or failed.
         complete: whether it was trained in full.
         steps: its objectives at every step it reached.
     """
@@ -44,8 +44,7 @@ class History:
     A candidate that the scheduler stopped has values of fewer epochs, which must not be compared with those of a whole
     training. Its final values are estimated: the last it reached, plus what the complete candidates still gained, on
     average, after that epoch. It was stopped because others did better at that epoch, so it rarely beats a complete
-    one, but two stopped at different epochs can be told apart, and no result is thrown away. Failed trials say
-    nothing, except that they need not be proposed again.
+    one, but two stopped at different epochs can be told apart, and no result is thrown away.
 
     Args:
         constraints: a trial with a value above 0 breaks one: it is no example to follow.
@@ -54,9 +53,9 @@ class History:
     def __init__(self, constraints: Callable[[FrozenTrial], Sequence[float]]) -> None:
         self._constraints = constraints
         self._ended: dict[int, Ended | None] = {}
-        self._known: dict[frozenset[str], set[tuple[str, ...]]] = {}
-        self._running: list[Mapping[str, Any]] = []
         self._order: list[tuple[Any, int]] = []
+        self._known: dict[frozenset[str], set[tuple[str, ...]]] = {}
+        self._open: list[Mapping[str, Any]] = []
         self.ended: list[Ended] = []
 
     @property
@@ -66,46 +65,36 @@ class History:
 
     def read(self, study: optuna.Study, asking: int = -1) -> None:
         """Take in what is new in the study; trial `asking` is the one that is being proposed."""
-        signs = _signs(study)
-        names = None
-        running: list[Mapping[str, Any]] = []
-        for trial in study.get_trials(deepcopy=False):
-            if trial.number in self._ended:
-                continue
-            if not trial.state.is_finished():
-                if trial.number != asking:
-                    running.append(dict(trial.params))
-                continue
-            names = names or study.metric_names or ()
-            self._note(trial.params)
+        fresh = [t for t in study.get_trials(deepcopy=False) if t.number not in self._ended and t.number != asking]
+        ended = [trial for trial in fresh if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        for trial in ended:
+            self._known.setdefault(frozenset(trial.params), set())
+        # A trial that failed while it was being proposed lacks decisions: only one with as many as others is of use.
+        ended += [t for t in fresh if t.state == TrialState.FAIL and frozenset(t.params) in self._known]
+        names = (study.metric_names or ()) if ended else ()
+        for trial in ended:
+            self._known[frozenset(trial.params)].add(_values(trial.params))
             self._order.append((trial.datetime_complete, trial.number))
-            self._ended[trial.number] = self._read(trial, signs, names)
-        self._running = running
+            self._ended[trial.number] = self._read(trial, _signs(study), names)
+        self._open = [dict(trial.params) for trial in fresh if not trial.state.is_finished()]
         self._order.sort()
         found = (self._ended[number] for _, number in self._order)
         self.ended = _estimated([ended for ended in found if ended is not None])
 
     def knows(self, params: Mapping[str, Any]) -> bool:
         """Whether a trial, running ones too, is what these decisions lead to."""
-        if any(_holds(params, running) for running in self._running):
-            return True
-        return any(
-            names <= params.keys() and tuple(repr(params[name]) for name in sorted(names)) in values
-            for names, values in self._known.items()
-        )
-
-    def _note(self, params: Mapping[str, Any]) -> None:
-        if params:
-            values = tuple(repr(params[name]) for name in sorted(params))
-            self._known.setdefault(frozenset(params), set()).add(values)
+        for names, values in self._known.items():
+            if names and names <= params.keys():
+                part = {name: params[name] for name in names}
+                if _values(part) in values or part in self._open:
+                    return True
+        return False
 
     def _read(self, trial: FrozenTrial, signs: Sequence[float], names: Sequence[str]) -> Ended | None:
-        if trial.state == TrialState.FAIL or not trial.params:
-            return None
         steps = {step: _oriented(values, signs) for step, values in _curve(trial, names).items()}
         complete = trial.state == TrialState.COMPLETE
         scores = _oriented(trial.values, signs) if complete else steps[max(steps)] if steps else None
-        if any(value > 0 for value in self._constraints(trial)):
+        if trial.state == TrialState.FAIL or any(value > 0 for value in self._constraints(trial)):
             scores = None
         elif scores is None or not np.isfinite(scores).all():
             return None
@@ -219,5 +208,5 @@ def _gain(trials: Sequence[Ended], step: int) -> np.ndarray:
     return np.mean([np.subtract(last, then) for last, then in whole], axis=0) if whole else np.array(0.0)
 
 
-def _holds(params: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
-    return bool(part) and all(name in params and repr(params[name]) == repr(value) for name, value in part.items())
+def _values(params: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(repr(params[name]) for name in sorted(params))

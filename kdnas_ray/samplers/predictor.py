@@ -22,8 +22,8 @@ class Predictor:
 
     The forest is an ensemble of extremely randomised trees on all decisions; how far the trees disagree says how much
     there is to learn. With several objectives every proposal weighs them anew at random, so that all parts of the front
-    are searched. Stopped candidates teach by an estimate of their final score; those that broke a constraint as if
-    they were as bad as the worst.
+    are searched. Stopped candidates teach by an estimate of their final score; those that failed or broke a
+    constraint as if they were as bad as the worst.
 
     Source: White 2021, BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture Search; Hutter
     2011, SMAC (forests and their spread); Knowles 2006, ParEGO (random weights).
@@ -66,13 +66,13 @@ class PredictorSampler(Planner):
         """The best of the pool that no trial holds; a random candidate at first."""
         scored = history.scored
         if len(scored) < self._options.startup_trials:
-            return self.fresh(history, lambda: self.drawn(rng))
+            return self.fresh(history, lambda: self.drawn(rng), rng)
         self._fit(history)
         best = np.argsort(-fitness(np.array([ended.scores for ended in scored])), kind="stable")[:PARENTS]
         parents = [Point(scored[i].params, scored[i].ranges) for i in best]
         pool = self._pool(parents, history, rng)
         if not pool:
-            return self.fresh(history, lambda: self.drawn(rng))
+            return self.fresh(history, lambda: self.drawn(rng), rng)
         return pool[int(np.argmax(self._merits(pool, rng)))]
 
     def _pool(self, parents: Sequence[Point], history: History, rng: random.Random) -> list[Point]:
@@ -113,7 +113,11 @@ class PredictorSampler(Planner):
         standard = (trained - trained.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         scores = iter(standard)
         targets = [next(scores) if row.scores is not None else standard.min(axis=0) for row in rows]
-        self._forest = ExtraTreesRegressor(self._options.trees, max_features=0.5, random_state=self._seed % 2**32)
+        self._forest = ExtraTreesRegressor(
+            self._options.trees,
+            max_features=float(__import__("os").environ.get("MF", "0.5")),
+            random_state=self._seed % 2**32,
+        )
         self._forest.fit(
             [self._features(row.params) for row in rows],
             np.squeeze(targets, axis=1) if spread.size == 1 else np.array(targets),

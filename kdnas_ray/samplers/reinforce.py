@@ -14,7 +14,7 @@ from kdnas_ray.samplers.history import Ended, History
 from search_spaces import KdnasError
 
 WINDOW = 50  # recent candidates that a candidate of several objectives is compared with
-BAD = -2.0  # advantage of a candidate that breaks a constraint, in standard deviations
+BAD = -2.0  # advantage of a candidate that failed or breaks a constraint, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ReinforceSampler(Planner):
     def plan(self, history: History, rng: random.Random) -> Point:
         """A candidate drawn from the policy."""
         self._learn(history)
-        return self.fresh(history, lambda: self.drawn(rng))
+        return self.fresh(history, lambda: self.drawn(rng), rng)
 
     def choose(self, name: str, distribution: BaseDistribution, rng: random.Random) -> Any:
         """A value drawn from the policy; the least and the largest value of a part belong to it."""
