@@ -52,6 +52,13 @@ def at_least(name: str, value: float, least: float) -> None:
         raise KdnasError("too small", field=f"sampler.{name}", value=value, remedy=f"choose at least {least}")
 
 
+def several_objectives(sampler: str) -> KdnasError:
+    """The error of a sampler that knows one objective only."""
+    return KdnasError(
+        "knows one objective only", field="sampler", value=sampler, remedy="choose one objective, or sampler nsga2"
+    )
+
+
 @dataclass(frozen=True)
 class Point:
     """Decisions of a whole candidate, architecture and recipe, each with its range; perhaps incomplete."""

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from kdnas_ray.samplers.base import Around, Constraints, Draft, at_least, from_unit
+from kdnas_ray.samplers.base import Around, Constraints, Draft, at_least, from_unit, several_objectives
 from kdnas_ray.samplers.history import History, as_complete
 from search_spaces import KdnasError
 
@@ -83,13 +83,6 @@ class _CmaEsSampler(CmaEsSampler):
         """Optuna's, with stopped candidates estimated and rejected ones as bad as the worst."""
         self._history.read(study, asking=trial.number)
         return super().sample_relative(as_complete(study, self._history), trial, search_space)
-
-
-def several_objectives(sampler: str) -> KdnasError:
-    """The error of a sampler that knows one objective only."""
-    return KdnasError(
-        "knows one objective only", field="sampler", value=sampler, remedy="choose one objective, or sampler nsga2"
-    )
 
 
 def _has_number(around: Around, seed: int) -> bool:

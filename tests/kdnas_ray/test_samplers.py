@@ -26,6 +26,11 @@ PLANNERS = ["evolution", "local", "reinforce", "predictor"]  # ours: all state i
 SMALL = {"evolution": {"population": 12}}  # so that more than random draws are seen of it in a short test
 
 
+def patient(names: list[str]) -> list:
+    """A proposal of `gp` takes long, the more so while others run: its short tests are in test_samplers_gp.py."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in names]
+
+
 class MixedSpace:
     """The space of `suggest`, as a search space."""
 
@@ -106,7 +111,7 @@ def inside(params: dict) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", patient(NAMES))
 def test_sampler_when_many_workers_ask_before_any_is_told_then_all_proposals_are_inside_and_differ(name):
     study = study_with(name)
     for _ in range(4):  # rounds of 8 at once, told in reverse order
@@ -118,7 +123,7 @@ def test_sampler_when_many_workers_ask_before_any_is_told_then_all_proposals_are
     assert len({tuple(trial.params.items()) for trial in study.trials}) > 24
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", patient(NAMES))
 def test_sampler_when_threads_ask_at_once_then_every_candidate_has_its_own_number(name):
     study = study_with(name)
     with ThreadPoolExecutor(4) as pool:
@@ -127,13 +132,13 @@ def test_sampler_when_threads_ask_at_once_then_every_candidate_has_its_own_numbe
     assert all(inside(trial.params) for trial in study.trials)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", patient(NAMES))
 def test_sampler_when_one_worker_and_the_same_seed_then_repeats(name):
     first, again, other = (study_with(name, seed) for seed in (3, 3, 4))
     assert run(first, 25) == run(again, 25) != run(other, 25)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", patient(NAMES))
 def test_sampler_when_candidates_are_pruned_or_failed_then_goes_on(name):
     study = study_with(name)
     for number in range(24):
@@ -157,7 +162,7 @@ def database(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", patient(NAMES))
 def test_sampler_when_the_search_is_resumed_then_goes_on_from_the_stored_study(name, database, tmp_path):
     url = f"sqlite:///{shutil.copy(database, tmp_path)}"
     run(study_with(name, study_name="s", storage=RDBStorage(url)), 4)
@@ -167,7 +172,7 @@ def test_sampler_when_the_search_is_resumed_then_goes_on_from_the_stored_study(n
     assert all(trial.state == TrialState.COMPLETE and inside(trial.params) for trial in again.trials)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", patient(LEARNERS))
 def test_sampler_when_resumed_then_knows_what_the_store_holds(name):
     storage = optuna.storages.InMemoryStorage()
     run(study_with("random", study_name="s", storage=storage), 48)
@@ -177,7 +182,7 @@ def test_sampler_when_resumed_then_knows_what_the_store_holds(name):
     assert statistics.mean(trial.value for trial in again.trials[-24:]) > chance + 0.05
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", patient(LEARNERS))
 def test_sampler_when_candidates_break_a_constraint_then_learns_to_keep_it(name):
     study = study_with(name)
     kept = []
@@ -193,7 +198,7 @@ def test_sampler_when_candidates_break_a_constraint_then_learns_to_keep_it(name)
     assert sum(kept[-40:]) / 40 > 0.45
 
 
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("name", patient(SEVERAL))
 def test_sampler_when_there_are_two_objectives_then_keeps_a_front(name):
     study = study_with(name, directions=("maximize", "minimize"))
     for number in range(40):
