@@ -37,10 +37,10 @@ class Predictor:
     """
 
     startup_trials: int = 10
-    pool: int = 100
+    pool: int = 200
     explore: float = 0.5
     refit: int = 5
-    trees: int = 60
+    trees: int = 30
 
     def __post_init__(self) -> None:
         for name in ("startup_trials", "pool", "refit", "trees"):
@@ -96,7 +96,7 @@ class PredictorSampler(Planner):
         if merits.shape[1] == 1:
             return merits[:, 0]
         weights = np.array([rng.expovariate(1) for _ in range(merits.shape[1])])
-        weighted = merits * weights / weights.sum()
+        weighted = (merits - merits.max(axis=0)) * weights / weights.sum()  # how far from the best in everything
         return weighted.min(axis=1) + 0.05 * weighted.sum(axis=1)
 
     def _fit(self, history: History) -> None:

@@ -63,7 +63,7 @@ def test_a_search_without_numbers_is_refused_one_with_numbers_in_the_recipe_is_n
 def test_several_objectives_are_refused_in_a_study_too():
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=make())
     with pytest.raises(KdnasError):
-        study.ask()
+        study.ask().suggest_float("x", 0, 1)
 
 
 @needs_cmaes

@@ -1,4 +1,4 @@
-"""Specification of `kdnas_ray.samplers.history` and `base`: what a study says, and how values are moved in their range."""
+"""Specification of `kdnas_ray.samplers.history` and `base`: what a study says; values and their ranges."""
 
 import random
 
