@@ -3,13 +3,15 @@
 Every sampler proposes one architecture after the other, the table answers with its accuracy at once, and the regret is
 how far the best one found is below the best one there is, in points of accuracy: the mean over the seeds and its
 standard error. `flops` takes the architectures by decreasing FLOPs (NAS-Bench-Macro) or, for want of FLOPs, by
-decreasing count of 3x3 and then 1x1 convolutions (NAS-Bench-201), and so has no spread.
+decreasing count of 3x3 and then 1x1 convolutions (NAS-Bench-201), and so has no spread. `ms` is processor time a
+proposal.
 
 NAS-Bench-Macro: 6,561 networks of 8 layers on CIFAR-10, `mean_acc` of three trainings; differences under 0.15 are
 noise of one training. NAS-Bench-201: 15,625 cells on CIFAR-100; searched by the validation accuracy after 12 epochs,
 and what was found best by it is scored once by the test accuracy after 200.
 
-    python benchmarks/strategies.py --seeds 20 --evaluations 300
+    python benchmarks/strategies.py --table macro
+    python benchmarks/strategies.py --table 201 --samplers evolution predictor:explore=1.0
 """
 
 import argparse
@@ -17,11 +19,12 @@ import itertools
 import json
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,7 @@ class NoRecipes:
         """Nothing."""
 
 
+@cache
 def macro(data: Path) -> Table:
     """NAS-Bench-Macro.
 
@@ -72,6 +76,7 @@ def macro(data: Path) -> Table:
     return Table("macro", ("0", "1", "2"), seen, seen, flops.__getitem__, 8)
 
 
+@cache
 def cells(data: Path) -> Table:
     """NAS-Bench-201 on CIFAR-100.
 
@@ -106,7 +111,7 @@ def regrets(table: Table, found: Sequence[tuple[Any, ...]], points: Sequence[int
 
 
 def searched(name: str, table: Table, evaluations: int, seed: int, workers: int) -> tuple[list[tuple[Any, ...]], float]:
-    """What a sampler evaluates, in order, and its seconds a proposal; `workers` proposals are out at a time."""
+    """What a sampler evaluates, in order, and its processor seconds a proposal; `workers` proposals are out at a time."""
     options, _, given = name.partition(":")
     settings = dict(pair.split("=") for pair in given.split(",")) if given else {}
     around = Around(table, NoRecipes(), lambda _: {"params": 1, "flops": 1}, lambda: [], 1)  # type: ignore[arg-type]
@@ -131,7 +136,7 @@ def searched(name: str, table: Table, evaluations: int, seed: int, workers: int)
 def one(
     job: tuple[str, str, int], data: Path, evaluations: int, workers: int
 ) -> tuple[list[tuple[float, float]], float]:
-    """Regrets of one seed and the seconds a proposal."""
+    """Regrets of one seed and the processor seconds a proposal."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, table_name, seed = job
     table = TABLES[table_name](data)
@@ -139,21 +144,22 @@ def one(
     return regrets(table, found, [point for point in POINTS if point <= evaluations]), seconds
 
 
-def row(name: str, table: str, column: str, points: Sequence[int], runs: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """A line of the outcome: mean regret and its standard error by evaluations."""
-    cells: dict[str, Any] = {"table": table, "regret": column, "sampler": name}
-    for index, point in enumerate(points):
-        values = [run[index] for run in runs]
-        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-        cells[str(point)] = f"{statistics.mean(values):.3f} ± {error:.3f}"
-    return cells
+def row(name: str, columns: Sequence[str], points: Sequence[int], runs: Sequence[Any]) -> dict[str, Any]:
+    """A line of the outcome: mean regrets and their standard errors by evaluations."""
+    cells: dict[str, Any] = {"sampler": name}
+    for index, column in enumerate(columns):
+        for place, point in enumerate(points):
+            values = [pairs[place][index] for pairs, _ in runs]
+            error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+            cells[f"{column} {point}"] = f"{statistics.mean(values):.3f} ± {error:.3f}"
+    return cells | {"ms": round(1000 * statistics.mean(seconds for _, seconds in runs), 1)}
 
 
 def main() -> None:
     """Simulate, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--table", default="macro", choices=list(TABLES))
     parser.add_argument(
         "--samplers",
         nargs="+",
@@ -167,24 +173,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
     points = [point for point in POINTS if point <= chosen.evaluations]
-    rows = []
+    table = TABLES[chosen.table](chosen.data)
+    columns = ["regret"] if table.seen is table.scored else ["regret", "regret of the score"]
+    biggest = sorted(table.seen, key=table.size, reverse=True)
+    rows = [row("flops", columns, points, [(regrets(table, biggest, points), 0.0)])]
     run = partial(one, data=chosen.data, evaluations=chosen.evaluations, workers=chosen.workers)
     with ProcessPoolExecutor(chosen.processes) as pool:
-        for name in chosen.tables:
-            table = TABLES[name](chosen.data)
-            columns = ["seen"] if table.seen is table.scored else ["seen", "scored"]
-            biggest = sorted(table.seen, key=table.size, reverse=True)
-            outcomes = {"flops": [(regrets(table, biggest, points), 0.0)]}
-            for sampler in chosen.samplers:
-                try:
-                    outcomes[sampler] = list(pool.map(run, [(sampler, name, seed) for seed in range(chosen.seeds)]))
-                except KdnasError as error:
-                    print(f"{sampler} is left out: {error}")
-            for index, column in enumerate(columns):
-                for sampler, runs in outcomes.items():
-                    line = row(sampler, name, column, points, [[pair[index] for pair in pairs] for pairs, _ in runs])
-                    rows.append(line | {"ms": round(1000 * statistics.mean(seconds for _, seconds in runs), 2)})
-    tell(rows, chosen.out, seeds=chosen.seeds, evaluations=chosen.evaluations, workers=chosen.workers)
+        for name in chosen.samplers:
+            try:
+                runs = list(pool.map(run, [(name, chosen.table, seed) for seed in range(chosen.seeds)]))
+            except KdnasError as error:
+                print(f"{name} is left out: {error}", file=sys.stderr)
+                continue
+            rows.append(row(name, columns, points, runs))
+            print(rows[-1], file=sys.stderr, flush=True)
+    facts = {"table": chosen.table, "seeds": chosen.seeds, "workers": chosen.workers}
+    tell(rows, chosen.out, **facts)
 
 
 if __name__ == "__main__":
