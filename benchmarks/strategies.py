@@ -111,7 +111,7 @@ def regrets(table: Table, found: Sequence[tuple[Any, ...]], points: Sequence[int
 
 
 def searched(name: str, table: Table, evaluations: int, seed: int, workers: int) -> tuple[list[tuple[Any, ...]], float]:
-    """What a sampler evaluates, in order, and its processor seconds a proposal; `workers` proposals are out at a time."""
+    """What a sampler evaluates, in order, with `workers` out at a time; its processor seconds a proposal."""
     options, _, given = name.partition(":")
     settings = dict(pair.split("=") for pair in given.split(",")) if given else {}
     around = Around(table, NoRecipes(), lambda _: {"params": 1, "flops": 1}, lambda: [], 1)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 import warnings
 from dataclasses import dataclass
 
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from kdnas_ray.samplers.base import Around, Constraints, at_least
@@ -27,5 +26,5 @@ class NSGA2:
     def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
         """The Optuna sampler."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.simplefilter("ignore")  # constraints as a function: experimental, then deprecated
             return NSGAIISampler(population_size=self.population, seed=seed, constraints_func=constraints)

@@ -3,7 +3,6 @@
 import warnings
 from dataclasses import dataclass
 
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
 from kdnas_ray.samplers.base import Around, Constraints, at_least
@@ -30,7 +29,7 @@ class TPE:
     def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
         """The Optuna sampler."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.simplefilter("ignore")  # constraints as a function: experimental, then deprecated
             return TPESampler(
                 n_startup_trials=self.startup_trials,
                 n_ei_candidates=self.candidates,
