@@ -24,7 +24,7 @@ class Evolution:
         tournament: how many of them compete to be the parent.
     """
 
-    population: int = 50
+    population: int = 30
     tournament: int = 10
 
     def __post_init__(self) -> None:

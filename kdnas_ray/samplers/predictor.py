@@ -38,7 +38,7 @@ class Predictor:
 
     startup_trials: int = 10
     pool: int = 200
-    explore: float = 0.5
+    explore: float = 1.0
     refit: int = 5
     trees: int = 30
 

@@ -37,8 +37,8 @@ class Reinforce:
     """
 
     startup_trials: int = 10
-    learning_rate: float = 0.3
-    entropy: float = 0.02
+    learning_rate: float = 0.5
+    entropy: float = 0.1
     decay: float = 0.9
     bins: int = 8
 
