@@ -115,7 +115,6 @@ class PredictorSampler(Planner):
         targets = [next(scores) if row.scores is not None else standard.min(axis=0) for row in rows]
         self._forest = ExtraTreesRegressor(
             self._options.trees,
-            max_features=float(__import__("os").environ.get("MF", "0.5")),
             random_state=self._seed % 2**32,
         )
         self._forest.fit(
