@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES
 from kdnas_ray.samplers import SAMPLERS
+from kdnas_ray.samplers.base import several_objectives
 from kdnas_ray.schedulers import SCHEDULERS
 from kdnas_ray.tracking import TrackingSettings, shown_uri
 from search_spaces import SPACES, KdnasError, Registry, first_line
@@ -287,6 +288,8 @@ class SearchConfig(_Section):
                 value=self.objectives,
                 remedy="for example [val_accuracy] or [val_accuracy, params]",
             )
+        if len(self.objectives) > 1 and not getattr(self.sampler, "several_objectives", True):
+            raise several_objectives(SAMPLERS.name_of(self.sampler))
         for name in self.constraints:
             if name not in CONSTRAINABLE:
                 raise _misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import optuna
 import pytest
 import ray
 import torch
@@ -48,6 +49,14 @@ def test_space_of_the_docs_builds_networks_with_the_taps_it_names(names):
     shapes = tap_shapes(names["network"], (3, 32, 32), names["space"].taps())
     assert shapes["stage2"][1:] == (16, 16)
     assert shapes["logits"] == (10,)
+
+
+def test_sampler_of_the_docs_climbs(names):
+    study = optuna.create_study(direction="maximize", sampler=names["Climb"]().make(0, lambda _: [0.0]))
+    for _ in range(40):
+        trial = study.ask()
+        study.tell(trial, -abs(trial.suggest_float("x", 0, 1) - 0.3))
+    assert study.best_value > -0.05
 
 
 def test_trainable_of_the_docs_runs_in_plain_ray_tune(blocks, capsys):

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,48 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FixedTrial, FrozenTrial
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.feature_extraction import DictVectorizer
 
 from kdnas_ray.runs import read_jsonl
-from kdnas_ray.samplers import Around, Row
+from kdnas_ray.samplers.base import Around, Constraints, Row, at_least
+from kdnas_ray.samplers.tpe import TPE
 from search_spaces import KdnasError, first_line
 from trainables.recipe import Recipe
 
 ENOUGH = 20  # finished candidates below which recipes are drawn at random
 REFIT = 5  # finished candidates after which the model is fitted anew
+
+
+@dataclass(frozen=True)
+class Advised(TPE):
+    """TPE for the architecture; for its recipe the best of many by a model of finished candidates, earlier runs' too.
+
+    Source: Vanschoren 2019, Meta-Learning, section 2.3 (warm-starting from prior evaluations).
+
+    Args:
+        startup_trials: random architectures before TPE is used.
+        candidates: points drawn from TPE's model for each proposal.
+        warm_start: run folders of earlier searches to learn from, also on other spaces and data.
+        explore: share of the proposals that keep a random recipe.
+        draws: random recipes that the model chooses from.
+    """
+
+    warm_start: tuple[Path, ...] = ()
+    explore: float = 0.2
+    draws: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("draws", self.draws, 1)
+        if not 0 <= self.explore <= 1:
+            raise KdnasError("a share", field="sampler.explore", value=self.explore, remedy="choose 0 to 1")
+
+    def make(self, seed: int, constraints: Constraints, around: Around | None = None) -> BaseSampler:
+        """The Optuna sampler; plain TPE where nothing is known of the search."""
+        base = super().make(seed, constraints)
+        if around is None:
+            return base
+        earlier = read_searches(self.warm_start)
+        return AdvisedSampler(base, around, earlier, explore=self.explore, draws=self.draws, seed=seed)
 
 
 class RecipeModel:
@@ -38,6 +71,9 @@ class RecipeModel:
     """
 
     def __init__(self, seed: int) -> None:
+        from sklearn.ensemble import RandomForestRegressor  # a second, which not every command needs to wait for
+        from sklearn.feature_extraction import DictVectorizer
+
         self._vectors = DictVectorizer(sparse=False)
         self._forest = RandomForestRegressor(n_estimators=60, min_samples_leaf=2, random_state=seed)
         self.rows = 0
