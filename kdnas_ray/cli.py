@@ -41,6 +41,7 @@ KINDS = (
     "samplers",
     "schedulers",
     "evaluators",
+    "proxies",
     "objectives",
 )
 

@@ -87,7 +87,7 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
-    made = _planned(config)
+    made = planned(config)
     run.mkdir(parents=True, exist_ok=True)
 
     def begin() -> None:
@@ -121,7 +121,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
     config = read(read_config(run), overrides)
-    made = _planned(config)
+    made = planned(config)
     return _guarded(run, made, narrator or Narrator(), lambda: write_config(run, config.resolved()))
 
 
@@ -135,10 +135,15 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
     run = Path(run)
     require_run(run)
     config = read(read_config(run), [] if top is None else [f"retrain.top={top}"])
-    return _guarded(run, _planned(config), narrator or Narrator(), searching=False)
+    return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
-def _planned(config: SearchConfig) -> Plan:
+def planned(config: SearchConfig) -> Plan:
+    """The checked search, whether it trains or looks results up.
+
+    Raises:
+        KdnasError: its parts do not fit together.
+    """
     return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
 
 

@@ -5,19 +5,29 @@ from pathlib import Path
 import pytest
 
 from kdnas_ray.config import read_file
-from kdnas_ray.prepare import plan
+from kdnas_ray.driver import planned
 from search_spaces import SPACES
+from trainables.evaluators import EVALUATORS, Table
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+TABLES = ROOT.parent / "shared" / "data" / "nas_bench_macro"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_is_accepted_and_explained(path):
     assert path.read_text(encoding="utf8").startswith("# ")
     assert f"kdnas search examples/{path.name}" in path.read_text(encoding="utf8")
-    plan(read_file(path))
+    config = read_file(path)
+    if isinstance(config.evaluator, Table):
+        table = TABLES / config.evaluator.path.name
+        if not table.exists():
+            pytest.skip("the table is not here")
+        config = read_file(path, [f"evaluator.path={table}"])
+    planned(config)
 
 
-def test_every_space_but_the_default_has_an_example():
-    shown = {SPACES.name_of(read_file(path).space) for path in EXAMPLES}
-    assert shown | {"resnet"} >= set(SPACES)
+def test_every_space_and_evaluator_but_the_defaults_has_an_example():
+    configs = [read_file(path) for path in EXAMPLES]
+    assert {SPACES.name_of(config.space) for config in configs} >= set(SPACES)
+    assert {EVALUATORS.name_of(config.evaluator) for config in configs} >= set(EVALUATORS)

@@ -16,12 +16,13 @@ def test_entries_when_described_then_have_a_name_and_a_one_line_summary(kind):
     rows = catalogue(kind)
     assert [row["name"] for row in rows] == list(CATALOGUE[kind])
     for row in rows:
-        assert set(row) == {"name", "summary", "source"} | ({"reads"} if kind == "losses" else set())
+        more = {"losses": {"reads"}, "proxies": {"reads"}, "alpha": {"key"}}.get(kind, set())
+        assert set(row) == {"name", "summary", "source"} | more
         assert len(row["summary"]) > 20
         assert "\n" not in row["summary"]
 
 
-@pytest.mark.parametrize("kind", ["spaces", "tasks", "recipes", "losses", "samplers"])
+@pytest.mark.parametrize("kind", ["spaces", "tasks", "recipes", "losses", "samplers", "evaluators", "proxies"])
 def test_methods_when_described_then_name_their_source_with_its_year(kind):
     for row in catalogue(kind):
         assert any(character.isdigit() for character in row["source"]), row["name"]

@@ -31,8 +31,8 @@ def refusal(data: Any = None, overrides: tuple[str, ...] = ()) -> KdnasError:
 def test_configuration_when_empty_then_holds_every_default():
     assert read() == read({}) == SearchConfig()
     assert list(DEFAULTS) == [
-        "task", "labels", "teachers", "bank", "space", "recipes", "evaluator", "sampler", "scheduler", "objectives",
-        "constraints", "budget", "resources", "retrain", "tracking", "seed",
+        "task", "labels", "teachers", "bank", "space", "recipes", "evaluator", "prefilter", "sampler",
+        "scheduler", "objectives", "constraints", "budget", "resources", "retrain", "tracking", "seed",
     ]  # fmt: skip
 
 

@@ -129,7 +129,10 @@ def test_plan_when_the_parts_do_not_fit_then_is_refused(overrides, field, proble
 
 def test_taps_when_listed_in_any_order_then_lie_in_the_bank_from_input_to_output():
     taps = "recipes.teacher_taps=[stage2,stage1]"
-    assert planned("recipes.hints=[true]", taps, "recipes.matches=[depth]").taps == ("stage1", "stage2")
+    assert planned("recipes.hints=[true]", "recipes.taps=[stage2]", taps, "recipes.matches=[depth]").taps == (
+        "stage1",
+        "stage2",
+    )
 
 
 def test_classifier_when_the_teacher_has_none_to_reuse_then_is_refused(tmp_path, monkeypatch):

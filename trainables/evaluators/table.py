@@ -39,7 +39,7 @@ class Table:
             repeated trainings, of which the candidate's seed picks one.
         test: column that the finalists are scored on, once; null for `metric`.
         rungs: column of the validation accuracy after so many epochs, for tables with several budgets; the last is
-            the full training and `metric` may be left out.
+            the full training and takes the place of `metric`.
         epoch_s: simulated seconds of one epoch.
         shape: channels, height and width of the inputs that parameters and FLOPs are counted for, where the table
             does not hold them.
@@ -47,7 +47,7 @@ class Table:
     """
 
     path: Path
-    metric: str | None = None
+    metric: str
     test: str | None = None
     rungs: Mapping[int, str] | None = None
     epoch_s: float = 1.0
@@ -55,10 +55,6 @@ class Table:
     classes: int = 10
 
     def __post_init__(self) -> None:
-        if self.metric is None and not self.rungs:
-            raise KdnasError(
-                "no column named", field="evaluator.metric", remedy="name the column of the validation accuracy"
-            )
         if any(epoch < 1 for epoch in self.rungs or ()):
             raise KdnasError("epochs start at 1", field="evaluator.rungs", value=dict(self.rungs or {}))
         if self.epoch_s <= 0:
@@ -70,7 +66,7 @@ class Table:
 
     def columns(self) -> dict[int | None, str]:
         """Column of the validation accuracy by epoch; None stands for the full training, however long."""
-        return dict(sorted(self.rungs.items())) if self.rungs else {None: self.metric or ""}
+        return dict(sorted(self.rungs.items())) if self.rungs else {None: self.metric}
 
     def data(self) -> Data:
         """The task of the table, without a sample."""

@@ -72,7 +72,7 @@ def test_curve_ends_at_the_table_and_what_comes_before_is_marked(table):
 
 
 def test_curve_between_two_budgets_lies_between_their_numbers(table):
-    curve = read(table(metric=None, rungs={12: "early", 200: "late"}), 200).curve(notation(SPACE, WIDE), 0, 200)
+    curve = read(table(rungs={12: "early", 200: "late"}), 200).curve(notation(SPACE, WIDE), 0, 200)
     assert curve[11]["val_accuracy"] == 0.5
     assert curve[199]["val_accuracy"] == 0.9
     # Half way on the logarithm: sqrt(12 * 200) = 48.99 epochs.
@@ -118,7 +118,7 @@ def test_architecture_that_the_table_lacks_is_named(table):
     [
         ({"metric": "lat"}, "evaluator.metric"),
         ({"test": "tset"}, "evaluator.test"),
-        ({"metric": None, "rungs": {6: "nothing", 12: "late"}}, "evaluator.rungs.6"),
+        ({"rungs": {6: "nothing", 12: "late"}}, "evaluator.rungs.6"),
     ],
 )
 def test_column_that_is_not_there_is_refused_with_those_that_are(table, options, field):
@@ -157,14 +157,14 @@ def test_parquet_without_architectures_and_missing_files_are_refused(tmp_path):
 
 
 def test_full_training_of_table_and_scheduler_have_to_agree(table):
-    error = refused(table(metric=None, rungs={6: "early", 12: "late"}), epochs=27)
+    error = refused(table(rungs={6: "early", 12: "late"}), epochs=27)
     assert (error.field, error.value) == ("scheduler.max_epochs", 27)
     assert "scheduler.max_epochs=12" in error.remedy
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"metric": None}, {"rungs": {0: "late"}}, {"epoch_s": 0.0}, {"shape": (0, 1, 1)}, {"classes": 1}],
+    [{"rungs": {0: "late"}}, {"epoch_s": 0.0}, {"shape": (0, 1, 1)}, {"classes": 1}],
 )
 def test_settings_that_make_no_sense_are_refused(table, options):
     with pytest.raises(KdnasError):
