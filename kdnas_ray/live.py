@@ -82,7 +82,7 @@ def line(progress: Progress) -> str:
         f"{ended['complete']} complete",
         f"{ended['pruned']} stopped early" + (f" ({stops})" if stops else ""),
         f"{ended['failed']} failed" if ended["failed"] else "",
-        f"{ended['rejected']} too large" if ended["rejected"] else "",
+        f"{ended['rejected']} not trained" if ended["rejected"] else "",
         _best(progress),
         _pace(progress),
     ]

@@ -50,7 +50,7 @@ def search_words(summary: Mapping[str, Any]) -> Pairs:
             ("completed", "in full"),
             ("pruned", "stopped early"),
             ("failed", "failed"),
-            ("rejected", "rejected by a constraint, not trained"),
+            ("rejected", "proposed and not trained (constraint, judge, or trained already)"),
         )
         if name in known
     ]
