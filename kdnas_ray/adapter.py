@@ -208,8 +208,7 @@ class StudyAdapter(Searcher):
                 self._tell_again(candidate, costs)
                 continue
             reason = _over_text(costs, self._bounds)
-            self.journal.rejected(candidate, costs, reason)
-            self.study.tell(trial.number, state=TrialState.PRUNED)
+            self._reject(candidate, costs, reason)
             worst = max(over.values())
             if closest is None or worst < closest[0]:
                 closest = (worst, reason)
@@ -242,8 +241,7 @@ class StudyAdapter(Searcher):
                     continue
                 del self._known[same]
                 reason = f"{sieve.name} {score:.4g}: number {place} of {len(ranked)} proposals"
-                self.journal.rejected(opened.candidate, opened.costs, reason)
-                self.study.tell(_number(opened.candidate.id), state=TrialState.PRUNED)
+                self._reject(opened.candidate, opened.costs, reason)
         return self._passed.popleft() if self._passed else None
 
     def _same(self, candidate: Candidate) -> str:
@@ -256,12 +254,21 @@ class StudyAdapter(Searcher):
         first = self._known[self._same(candidate)]
         row = self.journal.rows.get(first)
         state = row["state"] if row else "being trained"
-        self.journal.rejected(candidate, costs, f"the same as {first} ({state}), not trained again")
-        if row is None or state == "failed":
+        reason = f"the same as {first} ({state}), not trained again"
+        self._reject(candidate, costs, reason, row if state in ("complete", "pruned") else None)
+
+    def _reject(
+        self, candidate: Candidate, costs: Mapping[str, int], reason: str, known: Mapping[str, Any] | None = None
+    ) -> None:
+        """A proposal that is not trained; `known` is the row of a candidate whose result is its own."""
+        self.journal.rejected(candidate, costs, reason)
+        trial = self._trial(candidate)
+        trial.set_user_attr("candidate", candidate.to_json())
+        if known is None:
             self.study.tell(_number(candidate.id), state=TrialState.PRUNED)
         else:
-            self._trial(candidate).set_user_attr("curve", row["curve"])
-            self._tell({**row, "id": candidate.id})
+            trial.set_user_attr("curve", known["curve"])
+            self._tell({**known, "id": candidate.id})
 
     def _on_rung(self, candidate: Candidate, curve: Sequence[Point]) -> None:
         known = self._reported[candidate.id]
