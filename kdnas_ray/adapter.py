@@ -374,10 +374,11 @@ def check_constraints(
 
 
 def curves(study: optuna.Study) -> dict[str, dict[int, float]]:
-    """Validation accuracy by epoch of every candidate in the study, as far as it came."""
+    """Validation accuracy by epoch of every candidate that was trained, as far as it came."""
     return {
         f"c{trial.number:04d}": {int(p["epoch"]): p["val_accuracy"] for p in trial.user_attrs.get("curve", ())}
         for trial in study.get_trials(deepcopy=False)
+        if "candidate" in trial.user_attrs  # one told again has the curve of another: no scheduler saw it twice
     }
 
 
