@@ -2,8 +2,8 @@
 
 Families of curves (`c - a * x^-b`, exponential, log-power) fitted to the candidate's own epochs are what the papers
 below use. Under the learning rate schedules of this search they predict worse than the candidates that have finished:
-a curve bends when the schedule does, at the same epoch for all (`benchmarks/curves.py` measures both). So the error that
-is left at the end, as a share of the smallest so far, is learned from the finished candidates alone.
+a curve bends when the schedule does, at the same epoch for all (`benchmarks/curves.py` measures both). So it is learned
+from the finished candidates alone how much of the smallest error so far is left at the end.
 """
 
 from collections.abc import Sequence
