@@ -18,11 +18,25 @@ LEAST_ERROR = 1e-3  # added to every error, so that one without any has a logari
 PRIOR_SPREAD, PRIOR_COUNT = 0.5, 2
 
 
-def chance(curve: Sequence[float], finished: Sequence[Sequence[float]], goal: float) -> float:
-    """Probability that the candidate ends above the goal.
+def forecast(curve: Sequence[float], finished: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """How the candidate ends: median, scale and degrees of freedom of Student's t over the logarithm of its error.
 
     The logarithm of the share of the error that is left at the end is taken as normal over candidates, with mean and
-    spread of the finished ones; what is predicted then follows Student's t.
+    spread of the finished ones.
+
+    Args:
+        curve: validation accuracy after each epoch so far, 0 to 1.
+        finished: whole curves of other candidates, at least two.
+    """
+    epoch = len(curve)
+    left = np.array([log_error(whole[-1]) - log_error(max(whole[:epoch])) for whole in finished])
+    freedom = len(left) - 1 + PRIOR_COUNT
+    variance = (((left - left.mean()) ** 2).sum() + PRIOR_COUNT * PRIOR_SPREAD**2) / freedom
+    return log_error(max(curve)) + float(left.mean()), float(np.sqrt(variance * (1 + 1 / len(left)))), freedom
+
+
+def chance(curve: Sequence[float], finished: Sequence[Sequence[float]], goal: float) -> float:
+    """Probability that the candidate ends above the goal.
 
     Source: after Domhan 2015, Speeding up Automatic Hyperparameter Optimization of DNNs by Extrapolation of Learning
     Curves, section 3.3 (the rule), and Baker 2017, Accelerating Neural Architecture Search using Performance
@@ -33,12 +47,13 @@ def chance(curve: Sequence[float], finished: Sequence[Sequence[float]], goal: fl
         finished: whole curves of other candidates, at least two.
         goal: validation accuracy, 0 to 1.
     """
-    epoch = len(curve)
-    left = np.array([_log_error(whole[-1]) - _log_error(max(whole[:epoch])) for whole in finished])
-    freedom = len(left) - 1 + PRIOR_COUNT
-    variance = (((left - left.mean()) ** 2).sum() + PRIOR_COUNT * PRIOR_SPREAD**2) / freedom
-    expected = _log_error(max(curve)) + left.mean()
-    return float(student_t.cdf((_log_error(goal) - expected) / np.sqrt(variance * (1 + 1 / len(left))), freedom))
+    median, scale, freedom = forecast(curve, finished)
+    return float(student_t.cdf((log_error(goal) - median) / scale, freedom))
+
+
+def log_error(accuracy: float) -> float:
+    """Logarithm of the error, finite for an accuracy of 1 too."""
+    return float(np.log(1 - accuracy + LEAST_ERROR))
 
 
 class StopHopeless(FIFOScheduler):
@@ -73,7 +88,3 @@ class StopHopeless(FIFOScheduler):
         """Called in place of `on_trial_result` for a candidate's last report; one that failed has no curve."""
         if result.get("epoch") == self._max_epochs:
             self.on_trial_result(tune_controller, trial, result)
-
-
-def _log_error(accuracy: float) -> float:
-    return float(np.log(1 - accuracy + LEAST_ERROR))

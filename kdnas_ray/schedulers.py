@@ -134,7 +134,9 @@ SCHEDULERS: Registry[type] = Registry("scheduler", ("asha", ASHA), ("extrapolate
 
 
 @dataclass(frozen=True)
-class _Past:
+class Past:
+    """All that a scheduler sees of a trial that is told again."""
+
     trial_id: str
 
 
@@ -150,7 +152,7 @@ def replay(scheduler: TrialScheduler, rungs: Iterable[int], curves: Mapping[str,
         curves: candidate id to {epoch: validation accuracy} as far as it came.
     """
     for candidate, curve in curves.items():
-        past = _Past(candidate)
+        past = Past(candidate)
         reached = [rung for rung in rungs if rung in curve]
         if not reached:
             continue
