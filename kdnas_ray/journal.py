@@ -124,7 +124,7 @@ class Journal:
         return row
 
     def rejected(self, candidate: Candidate, costs: Mapping[str, float], reason: str) -> None:
-        """A candidate broke a constraint and was not trained."""
+        """A candidate was not trained; the reason says why (a constraint, a judge, trained already)."""
         now = self.search_s()
         row = candidate.to_json() | {
             "state": "rejected",

@@ -229,7 +229,7 @@ def test_report_when_the_search_still_runs_then_shows_the_best_so_far(searched):
     assert "c0000 reaches 95.00% on validation" in text
     assert "Not retrained yet" in text
     assert "this page shows what is known so far" in text
-    assert "candidates trained 6 in full 3 stopped early 2 failed 1 rejected" in text
+    assert "candidates trained 6 in full 3 stopped early 2 failed 1 proposed and not trained" in text
     assert "test without KD" not in text
 
 
