@@ -6,6 +6,7 @@ lies in a database and the run folder, from which a search is taken up again.
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kdnas_ray.journal import Journal
@@ -46,7 +47,7 @@ class Opened:
     """A candidate whose training is not finished, with what is known of it."""
 
     candidate: Candidate
-    costs: Mapping[str, int]
+    costs: Mapping[str, float]
     curve: Sequence[Point] = ()
 
 
@@ -83,6 +84,7 @@ class StudyAdapter(Searcher):
         seed: candidates' seeds derive from it.
         stop: says why to end.
         sieve: lets only some proposals through to training.
+        scores: further numbers of a candidate that are known before training: proxies that are objectives.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class StudyAdapter(Searcher):
         seed: int,
         stop: Stop,
         sieve: Sieve | None = None,
+        scores: Callable[[Candidate], Mapping[str, float]] = lambda candidate: {},
     ) -> None:
         super().__init__(metric="val_accuracy", mode="max")
         self.study, self.journal, self.stop = study, journal, stop
@@ -115,7 +118,7 @@ class StudyAdapter(Searcher):
         for row in self.journal.rows.values():
             if row["state"] in ("complete", "pruned"):
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
-        self._sieve = sieve
+        self._sieve, self._scores = sieve, scores
         self._passed: deque[Opened] = deque()
         self._waiting = deque(self._reconcile())
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
@@ -194,29 +197,29 @@ class StudyAdapter(Searcher):
                 self._recipes.suggest(trial),
                 candidate_seed(self._seed, trial.number),
             )
-            costs = self._costs(candidate.architecture)
+            costs: Mapping[str, float] = self._costs(candidate.architecture)
             over = excess(costs, self._bounds)
-            for name, value in costs.items():
-                trial.set_user_attr(name, value)
-            trial.set_user_attr("excess", list(over.values()))
-            if all(value <= 0 for value in over.values()):
-                if self._same(candidate) not in self._known:
-                    if self._sieve is None:
-                        trial.set_user_attr("candidate", candidate.to_json())
-                    return Opened(candidate, costs)
-                repeated += 1
-                self._tell_again(candidate, costs)
-                continue
+            _note(trial, {**costs, "excess": list(over.values())})
             reason = _over_text(costs, self._bounds)
+            if not reason:
+                if self._same(candidate) in self._known:
+                    repeated += 1
+                    self._tell_again(candidate, costs)
+                    continue
+                scores = self._scores(candidate)
+                reason = ", ".join(f"{name} is {score}" for name, score in scores.items() if not math.isfinite(score))
+                if not reason:
+                    _note(trial, scores if self._sieve else {**scores, "candidate": candidate.to_json()})
+                    return Opened(candidate, {**costs, **scores})
             self._reject(candidate, costs, reason)
-            worst = max(over.values())
+            worst = max(over.values(), default=0.0)
             if closest is None or worst < closest[0]:
                 closest = (worst, reason)
         if closest is None or repeated > REJECTIONS / 2:
             self.exhausted = True
             return None
         self.error = RunError(
-            f"{REJECTIONS} proposals in a row broke a constraint; the closest: {closest[1]}",
+            f"{REJECTIONS} proposals in a row were rejected; the closest: {closest[1]}",
             field="constraints",
             remedy="loosen the constraint or offer smaller choices in the space",
         )
@@ -230,6 +233,8 @@ class StudyAdapter(Searcher):
                 same = self._same(found.candidate)
                 self._known[same] = found.candidate.id
                 drawn[same] = found
+            if not drawn:
+                return None
             scores = sieve.score([opened.candidate for opened in drawn.values()])
             ranked = sorted(zip(scores, drawn, strict=True), key=lambda pair: -pair[0])
             left = sieve.keep if self._trials is None else min(sieve.keep, self._trials - self._created)
@@ -249,7 +254,7 @@ class StudyAdapter(Searcher):
         recipe = json.dumps(candidate.recipe.to_json(), sort_keys=True)
         return canonical(self._space, candidate.architecture) + recipe
 
-    def _tell_again(self, candidate: Candidate, costs: Mapping[str, int]) -> None:
+    def _tell_again(self, candidate: Candidate, costs: Mapping[str, float]) -> None:
         """What was trained already is not trained again: the study hears the result once more."""
         first = self._known[self._same(candidate)]
         row = self.journal.rows.get(first)
@@ -258,16 +263,16 @@ class StudyAdapter(Searcher):
         self._reject(candidate, costs, reason, row if state in ("complete", "pruned") else None)
 
     def _reject(
-        self, candidate: Candidate, costs: Mapping[str, int], reason: str, known: Mapping[str, Any] | None = None
+        self, candidate: Candidate, costs: Mapping[str, float], reason: str, known: Mapping[str, Any] | None = None
     ) -> None:
         """A proposal that is not trained; `known` is the row of a candidate whose result is its own."""
         self.journal.rejected(candidate, costs, reason)
         trial = self._trial(candidate)
-        trial.set_user_attr("candidate", candidate.to_json())
+        _note(trial, {"candidate": candidate.to_json()})
         if known is None:
             self.study.tell(_number(candidate.id), state=TrialState.PRUNED)
         else:
-            trial.set_user_attr("curve", known["curve"])
+            _note(trial, {"curve": known["curve"], "same_as": known["id"]})
             self._tell({**known, "id": candidate.id})
 
     def _on_rung(self, candidate: Candidate, curve: Sequence[Point]) -> None:
@@ -321,7 +326,10 @@ class StudyAdapter(Searcher):
             elif "candidate" not in trial.user_attrs:  # the process died while this one was being proposed
                 self.study.tell(trial.number, state=TrialState.FAIL)
             else:
-                opened.append(_opened(trial))
+                names = dict.fromkeys(("params", "flops", *self._objectives[1:]))
+                costs = {name: trial.user_attrs[name] for name in names}
+                curve = trial.user_attrs.get("curve", ())
+                opened.append(Opened(Candidate.from_json(trial.user_attrs["candidate"]), costs, curve))
         return opened
 
     def _give_up_if_all_fail(self) -> None:
@@ -381,16 +389,17 @@ def check_constraints(
 
 
 def curves(study: optuna.Study) -> dict[str, dict[int, float]]:
-    """Validation accuracy by epoch of every candidate in the study, as far as it came."""
+    """Validation accuracy by epoch of every candidate that was trained, as far as it came."""
     return {
         f"c{trial.number:04d}": {int(p["epoch"]): p["val_accuracy"] for p in trial.user_attrs.get("curve", ())}
         for trial in study.get_trials(deepcopy=False)
+        if "same_as" not in trial.user_attrs  # one told again has the curve of another: no scheduler saw it twice
     }
 
 
-def _opened(trial: FrozenTrial) -> Opened:
-    costs = {name: trial.user_attrs[name] for name in ("params", "flops")}
-    return Opened(Candidate.from_json(trial.user_attrs["candidate"]), costs, trial.user_attrs.get("curve", ()))
+def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
 
 
 def _over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:

@@ -125,6 +125,44 @@ def report(run: Run) -> None:
     typer.echo(str(write_report(run)))
 
 
+@app.command()
+def draw(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="Name of a space, see `kdnas list spaces`.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARCHITECTURE] [space.KEY=VALUE]...", help="In the space's notation; its options."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.svg", help="File to write.")] = Path("architecture.svg"),
+    seed: Annotated[int, typer.Option("--seed", help="Of the architecture, where none is given.")] = 0,
+) -> None:
+    """Draw an architecture of a space as SVG, a random one without ARCHITECTURE, and print its notation."""
+    import random
+
+    from kdnas_ray.config import read
+    from search_spaces import sample
+    from search_spaces.drawing import svg
+    from search_spaces.notation import notation, parse
+
+    words = settings or []
+    texts = [word for word in words if not word.startswith("space.")]
+    if len(texts) > 1:
+        raise KdnasError(
+            "more than one architecture",
+            field="ARCHITECTURE",
+            value=" ".join(texts),
+            remedy="quote it; an option of the space is space.key=value",
+        )
+    chosen = read({"space": space}, [word for word in words if word.startswith("space.")]).space
+    architecture = parse(chosen, texts[0]) if texts else sample(chosen, random.Random(seed))
+    try:
+        out.write_text(svg(chosen, architecture), encoding="utf8")
+    except OSError as error:
+        raise KdnasError(
+            f"cannot be written ({error.strerror})", field="--out", value=str(out), remedy="choose another file"
+        ) from error
+    typer.echo(f"{out}  {notation(chosen, architecture)}")
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[str | None, typer.Argument(metavar="|".join(KINDS), help="What to list.")] = None,

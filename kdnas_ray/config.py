@@ -240,7 +240,10 @@ class SearchConfig(_Section):
     sampler: Annotated[Any, _Choice(SAMPLERS, "sampler", "tpe")] = Field(default="tpe", validate_default=True)
     scheduler: Annotated[Any, _Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
     objectives: list[str] = ["val_accuracy"]
-    """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy."""
+    """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy.
+
+    Possible are params, flops (fewer is better) and zero-cost proxies (more is better), see `kdnas list objectives`.
+    """
     constraints: dict[str, Bound] = {"params": Bound(of_teacher=0.01)}
     """Hard bounds on numbers known before training: params, flops."""
     budget: Budget = Budget()
@@ -287,6 +290,14 @@ class SearchConfig(_Section):
                 field="objectives",
                 value=self.objectives,
                 remedy="for example [val_accuracy] or [val_accuracy, params]",
+            )
+        proxies = [name for name in self.objectives if name in PROXIES]
+        if proxies and isinstance(self.evaluator, Table):
+            raise KdnasError(
+                "a table has no samples to score networks on",
+                field="objectives",
+                value=proxies[0],
+                remedy=f"choose {' or '.join(CONSTRAINABLE)} beside val_accuracy",
             )
         if len(self.objectives) > 1 and not getattr(self.sampler, "several_objectives", True):
             raise several_objectives(SAMPLERS.name_of(self.sampler))

@@ -36,7 +36,7 @@ from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import OBJECTIVES
-from kdnas_ray.prefilter import make_sieve
+from kdnas_ray.prefilter import make_scores, make_sieve
 from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, needed_bytes, plan, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
@@ -53,6 +53,7 @@ from kdnas_ray.samplers import Around
 from kdnas_ray.schedulers import replay
 from kdnas_ray.table_search import TablePlan, plan_table, score_finalists, write_reference
 from search_spaces import Architecture, KdnasError, RunError, sample
+from trainables.candidate import Candidate
 from trainables.distill import Distill, Shared
 from trainables.evaluators.base import Prepared
 from trainables.evaluators.table import Table, TableTrial
@@ -236,7 +237,9 @@ def _phases(
             prepared = prepare_evaluator(run, made, shared, reference, say, stop)
             begun = reference if prepared.start is None else ray.put(replace(shared, start=prepared.start))
             sieve = make_sieve(config, made, shared, prepared)
-            _search_phase(run, made, teacher.val_accuracy, Distill, begun, narrator, stop, prepared.proposals, sieve)
+            scores = make_scores(config, shared)
+            known = prepared.proposals
+            _search_phase(run, made, teacher.val_accuracy, Distill, begun, narrator, stop, known, sieve, scores)
         if stop.reason == "interrupt":
             raise Interrupted
         finalists.retrain(run, made, reference, config.retrain.top, say, stop)
@@ -271,6 +274,7 @@ def _search_phase(
     stop: Stop,
     proposals: Sequence[Architecture],
     sieve: Sieve | None,
+    scores: Callable[[Candidate], dict[str, float]] = lambda candidate: {},
 ) -> None:
     config = made.config
     rungs = config.scheduler.rungs()
@@ -301,6 +305,7 @@ def _search_phase(
         seed=config.seed,
         stop=stop,
         sieve=sieve,
+        scores=scores,
     )
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None

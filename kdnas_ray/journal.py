@@ -56,7 +56,7 @@ class Journal:
         self.rows: dict[str, dict[str, Any]] = {}
         self._earlier_s = read_state(run).get("search_wall_s", 0.0)
         self._begin = time.perf_counter()
-        self._costs: dict[str, Mapping[str, int]] = {}
+        self._costs: dict[str, Mapping[str, float]] = {}
         self._started_s: dict[str, float] = {}
         self._sent: dict[str, int] = {}
         for row in read_jsonl(run / "candidates.jsonl"):
@@ -68,7 +68,7 @@ class Journal:
         """Seconds of the search phase so far, over all sessions."""
         return self._earlier_s + time.perf_counter() - self._begin
 
-    def started(self, candidate: Candidate, costs: Mapping[str, int], reported: int = 0) -> None:
+    def started(self, candidate: Candidate, costs: Mapping[str, float], reported: int = 0) -> None:
         """A candidate was handed to Ray Tune; `reported` epochs of it were written down in an earlier session."""
         self._costs[candidate.id] = costs
         self._started_s.setdefault(candidate.id, self.search_s())
@@ -123,8 +123,8 @@ class Journal:
         shutil.rmtree(self.run / "trials" / candidate.id, ignore_errors=True)  # its checkpoint
         return row
 
-    def rejected(self, candidate: Candidate, costs: Mapping[str, int], reason: str) -> None:
-        """A candidate broke a constraint and was not trained."""
+    def rejected(self, candidate: Candidate, costs: Mapping[str, float], reason: str) -> None:
+        """A candidate was not trained; the reason says why (a constraint, a judge, trained already)."""
         now = self.search_s()
         row = candidate.to_json() | {
             "state": "rejected",

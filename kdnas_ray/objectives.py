@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from search_spaces import KdnasError, Registry
+from trainables.proxies import PROXIES
 
 
 @dataclass(frozen=True)
@@ -14,12 +15,12 @@ class Objective:
     Args:
         summary: what it is, with its unit.
         maximise: whether more is better.
-        needs_training: False when it is known before the trial is created, so that it can be bounded.
+        needs_data: False when the architecture alone decides it, so that it can be bounded.
     """
 
     summary: str
     maximise: bool = False
-    needs_training: bool = False
+    needs_data: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.summary)
@@ -30,8 +31,12 @@ OBJECTIVES: Registry[Objective] = Registry(
     ("val_accuracy", Objective("Share of validation samples classified correctly, 0 to 1", True, True)),
     ("params", Objective("Number of trainable parameters")),
     ("flops", Objective("Floating point operations for one input, 2 for each multiply-add")),
+    *(
+        (name, Objective((proxy.__doc__ or "").partition("\n")[0], maximise=True, needs_data=True))
+        for name, proxy in PROXIES.items()
+    ),
 )
-CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective.needs_training]
+CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective.needs_data]
 
 
 class _Limits(Protocol):

@@ -1,4 +1,4 @@
-"""Which proposals are worth training at all? Scored by a cheap judge before any training."""
+"""What is known of a candidate before training beyond its size? Proxies, as judge of proposals and as objectives."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from kdnas_ray.adapter import Sieve
-from kdnas_ray.config import SearchConfig
+from kdnas_ray.config import Prefilter, SearchConfig
 from kdnas_ray.objectives import CONSTRAINABLE
 from kdnas_ray.prepare import Plan
 from trainables.candidate import Candidate, build_model
@@ -45,6 +45,15 @@ def _score(
     assert shared is not None
     probe = make_probe(shared, size, config.seed)
     return lambda candidates: [proxy_score(name, shared, candidate, probe) for candidate in candidates]
+
+
+def make_scores(config: SearchConfig, shared: Shared) -> Callable[[Candidate], dict[str, float]]:
+    """Computes of a candidate the proxies that are objectives; none where none is."""
+    names = [name for name in config.objectives if name in PROXIES]
+    if not names:
+        return lambda candidate: {}
+    probe = make_probe(shared, (config.prefilter or Prefilter()).batch_size, config.seed)
+    return lambda candidate: {name: proxy_score(name, shared, candidate, probe) for name in names}
 
 
 def make_probe(shared: Shared, size: int, seed: int) -> Probe:

@@ -76,8 +76,8 @@ def plan(config: SearchConfig) -> Plan:
     check_prefilter(config)
     getattr(config.evaluator, "check", lambda space: None)(config.space)
     needed = tuple(config.recipes.needed_taps()) + tuple(getattr(config.evaluator, "needed_taps", tuple)())
-    judge = config.prefilter.judge if config.prefilter else ""
-    if judge in PROXIES and "taps" in PROXIES[judge].needs:
+    proxies = [*config.objectives, config.prefilter.judge if config.prefilter else ""]
+    if any("taps" in PROXIES[name].needs for name in proxies if name in PROXIES):
         needed += (trunk_tap(getattr(model, "taps", ())),)
     asking = "recipes.teacher_taps" if getattr(config.recipes, "teacher_taps", ()) else "recipes.taps"
     found = check_taps(model, shape, needed, asking)

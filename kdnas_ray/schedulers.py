@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from kdnas_ray.extrapolation import StopHopeless
 from search_spaces import KdnasError, Registry
 
 
@@ -27,13 +28,7 @@ class ASHA:
 
     def __post_init__(self) -> None:
         _check_epochs(self.max_epochs)
-        if not 1 <= self.grace_epochs <= self.max_epochs:
-            raise KdnasError(
-                "must lie between 1 and max_epochs",
-                field="scheduler.grace_epochs",
-                value=self.grace_epochs,
-                remedy=f"max_epochs is {self.max_epochs}",
-            )
+        _check_grace(self.grace_epochs, self.max_epochs)
         if self.reduction_factor < 1.1:
             raise KdnasError(
                 "must be at least 1.1",
@@ -63,6 +58,57 @@ class ASHA:
 
 
 @dataclass(frozen=True)
+class Extrapolate:
+    """Stopped is whose learning curve makes it unlikely to end among the best.
+
+    Source: after Domhan 2015, Speeding up Automatic Hyperparameter Optimization of DNNs by Extrapolation of Learning
+    Curves; Baker 2017, Accelerating Neural Architecture Search using Performance Prediction.
+
+    Args:
+        max_epochs: full training of a candidate in the search.
+        grace_epochs: epochs of the first rung; nobody is stopped before.
+        every_epochs: epochs from one rung to the next.
+        top: how many of the best finished candidates one should be among.
+        confidence: one is stopped where the probability of that is smaller; more stops more.
+        startup_trials: nobody is stopped before so many have finished (or `top`, if that is more).
+    """
+
+    max_epochs: int = 27
+    grace_epochs: int = 3
+    every_epochs: int = 3
+    top: int = 3
+    confidence: float = 0.05
+    startup_trials: int = 5
+
+    def __post_init__(self) -> None:
+        _check_epochs(self.max_epochs)
+        _check_grace(self.grace_epochs, self.max_epochs)
+        for name, least in (("every_epochs", 1), ("top", 1), ("startup_trials", 2)):
+            if getattr(self, name) < least:
+                raise KdnasError(
+                    f"must be at least {least}",
+                    field=f"scheduler.{name}",
+                    value=getattr(self, name),
+                    remedy=f"{getattr(type(self), name)} is usual",
+                )
+        if not 0 < self.confidence < 1:
+            raise KdnasError(
+                "a probability between 0 and 1",
+                field="scheduler.confidence",
+                value=self.confidence,
+                remedy="0.05 is usual; more stops more candidates",
+            )
+
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which a trial reports, ascending; the last is the full training."""
+        return (*range(self.grace_epochs, self.max_epochs, self.every_epochs), self.max_epochs)
+
+    def make(self) -> TrialScheduler:
+        """The scheduler for Ray Tune, without history."""
+        return StopHopeless(self.max_epochs, self.top, self.confidence, self.startup_trials)
+
+
+@dataclass(frozen=True)
 class Full:
     """Nobody is stopped: every candidate trains in full.
 
@@ -84,11 +130,13 @@ class Full:
         return FIFOScheduler()
 
 
-SCHEDULERS: Registry[type] = Registry("scheduler", ("asha", ASHA), ("full", Full))
+SCHEDULERS: Registry[type] = Registry("scheduler", ("asha", ASHA), ("extrapolate", Extrapolate), ("full", Full))
 
 
 @dataclass(frozen=True)
-class _Past:
+class Past:
+    """All that a scheduler sees of a trial that is told again."""
+
     trial_id: str
 
 
@@ -104,13 +152,24 @@ def replay(scheduler: TrialScheduler, rungs: Iterable[int], curves: Mapping[str,
         curves: candidate id to {epoch: validation accuracy} as far as it came.
     """
     for candidate, curve in curves.items():
-        past = _Past(candidate)
+        past = Past(candidate)
         reached = [rung for rung in rungs if rung in curve]
         if not reached:
             continue
         scheduler.on_trial_add(None, past)
         for rung in reached:
-            scheduler.on_trial_result(None, past, {"epoch": rung, "val_accuracy": curve[rung]})
+            so_far = [{"epoch": epoch, "val_accuracy": curve[epoch]} for epoch in sorted(curve) if epoch <= rung]
+            scheduler.on_trial_result(None, past, {"epoch": rung, "val_accuracy": curve[rung], "curve": so_far})
+
+
+def _check_grace(epochs: int, max_epochs: int) -> None:
+    if not 1 <= epochs <= max_epochs:
+        raise KdnasError(
+            "must lie between 1 and max_epochs",
+            field="scheduler.grace_epochs",
+            value=epochs,
+            remedy=f"max_epochs is {max_epochs}",
+        )
 
 
 def _check_epochs(epochs: int) -> None:

@@ -22,7 +22,7 @@ TOP = {
     "prefilter": "A cheap judge before any training, such as {judge: naswot, propose: 20, keep: 4}.",
     "sampler": "How candidates are proposed.",
     "scheduler": "Who is stopped early.",
-    "objectives": "What is optimised: [val_accuracy], or with params and flops for a Pareto search.",
+    "objectives": "What is optimised: [val_accuracy], or with params, flops or proxies for a Pareto search.",
     "constraints": "Hard bounds, checked before training: {params: {max: 20000}, flops: {of_teacher: 0.1}}.",
     "budget": "When the search ends: whichever comes first.",
     "resources": "What one trial gets.",

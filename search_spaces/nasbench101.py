@@ -246,7 +246,7 @@ def _read(text: str) -> tuple[Sequence[Sequence[int]], list[str]]:
         matrix, operations = found["matrix"], list(found["ops"])
         shape = {len(row) for row in matrix} | {len(matrix), len(operations)}
         entries = {entry for row in matrix for entry in row}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise malformed("not the JSON of a cell", text, f"write it as {_EXAMPLE}") from error
     if len(shape) != 1 or not entries <= {0, 1}:
         raise malformed("not a square matrix of 0 and 1 with one operation a row", text, f"write it as {_EXAMPLE}")

@@ -1,7 +1,7 @@
 """How does a run folder become one page that works offline?"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from plotly.offline import get_plotlyjs
 from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import rank_candidates
-from kdnas_ray.config import read
+from kdnas_ray.config import SearchConfig, read
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
 from kdnas_ray.report.words import architecture_words, count, percent, recipe_words, search_words
 from kdnas_ray.results import headline
 from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary
-from search_spaces.errors import KdnasError
+from search_spaces import KdnasError, Space, decode
+from search_spaces.drawing import svg
 
 RANKED = 20
 REASONS = 20  # failures shown
@@ -60,6 +61,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     retrained = {row["id"]: row for row in finalists}
     ranked = rank_candidates(rows, facts["objectives"] or ["val_accuracy"])
     best = facts["best"]
+    chosen = _understood(config)
     return {
         "name": run.resolve().name,
         "headline": headline(summary),
@@ -73,6 +75,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "failed_in_all": len(failed),
         "recipe": recipe_words(best["recipe"]) if best else None,
         "architecture": architecture_words(best["architecture"]) if best else None,
+        "drawing": _drawing(chosen.space, best["architecture"]) if best and chosen else None,
         "facts": search_words(summary),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         "plotly": Markup(get_plotlyjs()),  # the library's own code
@@ -81,12 +84,9 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What can be said while the search has not written its summary: it still runs, or its driver was killed."""
-    told: dict[str, Any]
-    try:
-        chosen = read(config)
+    told: dict[str, Any] = {"objectives": ["val_accuracy"], "rungs": [], "seed": config.get("seed")}
+    if chosen := _understood(config):
         told = {"objectives": chosen.objectives, "rungs": list(chosen.scheduler.rungs()), "seed": chosen.seed}
-    except KdnasError:  # of another version, or edited by hand
-        told = {"objectives": ["val_accuracy"], "rungs": [], "seed": config.get("seed")}
     complete = [row for row in rank_candidates(rows, told["objectives"]) if row["state"] == "complete"]
     kept = ("id", "architecture", "recipe", "val_accuracy", "params", "flops")
     tested = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
@@ -102,6 +102,22 @@ def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -
         "best": {**{name: complete[0][name] for name in kept}, **dict.fromkeys(tested)} if complete else None,
         **told,
     }
+
+
+def _understood(config: dict[str, Any]) -> SearchConfig | None:
+    """The run's configuration; None where another version wrote it, or it was edited by hand."""
+    try:
+        return read(config)
+    except KdnasError:
+        return None
+
+
+def _drawing(space: Space, decisions: Mapping[str, Any]) -> Markup | None:
+    """The architecture as an `<svg>` element; None where the space does not have it."""
+    try:
+        return Markup(svg(space, decode(space, decisions)))  # its texts are escaped there
+    except KdnasError:
+        return None
 
 
 def _gains(

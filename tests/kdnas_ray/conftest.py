@@ -1,13 +1,16 @@
 """What the tests of the house share: a run folder, candidates and curves made up by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import optuna
 import pytest
+from optuna.samplers import RandomSampler
+from sessions import Session
 
+from kdnas_ray.objectives import OBJECTIVES
 from search_spaces import Architecture
 from trainables.candidate import Candidate
 from trainables.recipe import Recipe, Temperature, Term
@@ -70,6 +73,36 @@ def row(candidate, curve) -> Callable[..., dict[str, Any]]:
             "train_s": 1.0,
             "started_s": 0.0,
             "ended_s": 1.0,
+        }
+
+    return make
+
+
+@pytest.fixture
+def session(run: Path) -> Callable[..., Session]:
+    """Opens a session; a second one on the same study is a resume."""
+    studies: dict[tuple[str, ...], optuna.Study] = {}
+
+    def open_(objectives: Sequence[str] = ("val_accuracy",), **options: Any) -> Session:
+        key = tuple(objectives)
+        if key not in studies:
+            directions = ["maximize" if OBJECTIVES[name].maximise else "minimize" for name in objectives]
+            studies[key] = optuna.create_study(sampler=RandomSampler(seed=0), directions=directions)
+        return Session(run, studies[key], objectives, **options)
+
+    return open_
+
+
+@pytest.fixture
+def result(curve) -> Callable[..., dict[str, Any]]:
+    """What the trainable reports after a rung."""
+
+    def make(*accuracies: float, train_s: float = 2.0) -> dict[str, Any]:
+        return {
+            "epoch": len(accuracies),
+            "val_accuracy": accuracies[-1],
+            "curve": curve(*accuracies),
+            "train_s": train_s,
         }
 
     return make

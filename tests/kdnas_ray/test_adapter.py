@@ -5,103 +5,18 @@ Ray is left out: the adapter is called as Ray Tune's loop calls it.
 
 import pickle
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
+from sessions import RUNGS, Widths, costs_of
 
-from kdnas_ray.adapter import FAILURES, REJECTIONS, Stop, StudyAdapter, candidate_seed, check_constraints, curves
-from kdnas_ray.journal import Journal, Progress
+from kdnas_ray.adapter import FAILURES, REJECTIONS, candidate_seed, check_constraints, curves
 from kdnas_ray.runs import read_jsonl
 from search_spaces import Architecture, KdnasError, RunError
 from trainables.candidate import Candidate
-from trainables.recipe import LabelsAlone, SimpleRecipes
-
-RUNGS = (1, 3)
-
-
-@dataclass(frozen=True)
-class Widths:
-    """A space of one decision, whose cost is known by hand."""
-
-    largest: int = 10
-
-    def suggest(self, trial: Any) -> Architecture:
-        return Architecture.of({"width": trial.suggest_int("width", 1, self.largest)})
-
-    def build(self, *_: Any) -> Any: ...
-    def taps(self) -> tuple[str, ...]:
-        return ()
-
-
-def costs_of(architecture: Architecture) -> dict[str, int]:
-    width = int(architecture["width"])
-    return {"params": 100 * width, "flops": 1000 * width}
-
-
-class Session:
-    """One process of a search: an adapter on a study and a run folder that outlive it."""
-
-    def __init__(self, run: Path, study: optuna.Study, objectives: Sequence[str], **options: Any) -> None:
-        self.run, self.study, self.stop = run, study, Stop()
-        self.progress = Progress(budget=options.get("trials", 4), rungs=RUNGS)
-        self.journal = Journal(run, self.progress)
-        self.adapter = StudyAdapter(
-            study,
-            journal=self.journal,
-            stop=self.stop,
-            objectives=objectives,
-            **({"space": Widths(), "recipes": SimpleRecipes(), "costs": costs_of, "bounds": {}} | {"rungs": RUNGS}
-               | {"trials": 4, "seed": 0} | options),
-        )  # fmt: skip
-
-    def ask(self, trial_id: str) -> Candidate:
-        found = self.adapter.suggest(trial_id)
-        assert isinstance(found, dict)
-        self.reported = found["reported"]
-        return Candidate.from_json(found["candidate"])
-
-    def rows(self) -> dict[str, dict[str, Any]]:
-        return {row["id"]: row for row in read_jsonl(self.run / "candidates.jsonl")}
-
-    def trial(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.trials[number]
-
-
-@pytest.fixture
-def session(run: Path) -> Callable[..., Session]:
-    """Opens a session; a second one on the same study is a resume."""
-    studies: dict[tuple[str, ...], optuna.Study] = {}
-
-    def open_(objectives: Sequence[str] = ("val_accuracy",), **options: Any) -> Session:
-        key = tuple(objectives)
-        if key not in studies:
-            directions = ["maximize" if name == "val_accuracy" else "minimize" for name in objectives]
-            studies[key] = optuna.create_study(sampler=RandomSampler(seed=0), directions=directions)
-        return Session(run, studies[key], objectives, **options)
-
-    return open_
-
-
-@pytest.fixture
-def result(curve) -> Callable[..., dict[str, Any]]:
-    """What the trainable reports after a rung."""
-
-    def make(*accuracies: float, train_s: float = 2.0) -> dict[str, Any]:
-        return {
-            "epoch": len(accuracies),
-            "val_accuracy": accuracies[-1],
-            "curve": curve(*accuracies),
-            "train_s": train_s,
-        }
-
-    return make
+from trainables.recipe import LabelsAlone
 
 
 def test_candidate_when_suggested_then_carries_its_number_seed_and_what_the_space_decided(session):
@@ -428,6 +343,16 @@ def test_candidate_when_trained_already_then_is_told_again_and_not_trained(sessi
     assert all(trial.values == trained[trial.params["width"]] for trial in again)
     rejected = [row for row in first.rows().values() if row["state"] == "rejected"]
     assert all("not trained again" in row["reason"] for row in rejected)
+
+
+def test_curves_when_a_candidate_was_told_again_then_hold_it_once(session, result):
+    first = session(**ONE_RECIPE)
+    for name in ("a", "b"):
+        first.ask(name)
+        first.adapter.on_trial_complete(name, result(0.1, 0.2, 0.3))
+    first.adapter.suggest("c")
+    assert len(first.study.trials) > 2
+    assert list(curves(first.study).values()) == [{1: 0.1, 2: 0.2, 3: 0.3}] * 2
 
 
 def test_candidate_when_the_same_is_being_trained_then_is_not_trained_beside_it(session):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,50 @@ def test_bad_input_when_given_then_is_one_clear_message_and_exit_code_2(kdnas, c
     Path("broken.yaml").write_text("budget: {trials: 3\n")
     assert_refused(kdnas(*command, *words), "Error: ", *parts)
     assert [path.name for path in Path().iterdir()] == ["broken.yaml"]  # nothing was begun
+
+
+CELL = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
+
+
+def test_draw_when_given_an_architecture_then_writes_its_drawing_and_prints_its_notation(kdnas):
+    assert kdnas("draw", "nasbench201", CELL, "--out", "cell.svg") == (0, f"cell.svg  {CELL}\n", "")
+    drawing = ElementTree.parse("cell.svg").getroot()
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+    shown = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert shown == ["input", "nor_conv_3x3", "avg_pool_3x3", "nor_conv_1x1", "skip_connect", "output"]
+
+
+def test_draw_when_given_none_then_draws_a_random_one_of_the_seed_within_the_options(kdnas):
+    drawn = []
+    for seed in ("1", "1", "2"):
+        code, out, _ = kdnas("draw", "resnet", "space.widths=16", "space.stages=1", "--seed", seed)
+        assert code == 0
+        file, _, text = out.partition("  ")
+        assert json.loads(text)["stage1.width"] == 16
+        drawn.append((text, Path(file).read_text()))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert ">width 16</text>" in drawn[0][1]
+    # What is printed can be drawn again.
+    assert kdnas("draw", "resnet", drawn[0][0], "space.widths=16", "space.stages=1")[1] == f"{file}  {drawn[0][0]}"
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["resnte"], ["space = 'resnte'", "did you mean 'resnet'?"]),
+        (["resnet", "space.width=16"], ["space.width", "did you mean 'widths'?"]),
+        (["resnet", "{}"], ["architecture.stem.width", "one of 4, 8, 16"]),
+        (["resnet", "wide"], ["architecture = 'wide'", "write the decisions as an object"]),
+        (["nasbench201", "|none~9|"], ["architecture = '|none~9|'", "write it as |nor_conv_3x3~0|"]),
+        (["nasbench101", "[" * 9999], ["architecture", "write it as"]),
+        (["darts", "Genotype()"], ["architecture", "fields: normal, normal_concat"]),
+        (["resnet", "{}", "{}"], ["more than one architecture"]),
+        (["resnet", "--out", "no/such/folder/a.svg"], ["--out", "No such file or directory", "choose another file"]),
+    ],
+)
+def test_draw_when_it_cannot_then_says_why_and_what_to_do(kdnas, words, parts):
+    assert_refused(kdnas("draw", *words), "Error: ", *parts)
+    assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize("words", [["searhc"], ["search", "--uot", "x"], ["retrain", "run", "--top", "0"]])

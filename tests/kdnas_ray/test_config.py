@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from kdnas_ray.config import SearchConfig, json_schema, read, read_file
+from kdnas_ray.objectives import OBJECTIVES
 from search_spaces import SPACES, KdnasError, Registry, ResNetSpace
 from trainables.recipe import SimpleRecipes
 from trainables.tasks import DigitsTask
@@ -341,7 +342,7 @@ def test_value_when_impossible_then_names_the_field_and_what_to_do(data, field):
         "give a number (the largest allowed) or, as a share of the teacher's, {of_teacher: 0.1}",
     ),
     ({"sampler": {"name": "nsga2", "population": 1}}, "choose at least 2"),
-    ({"objectives": ["accuracy"]}, "did you mean 'val_accuracy'? known: val_accuracy, params, flops"),
+    ({"objectives": ["accuracy"]}, f"did you mean 'val_accuracy'? known: {', '.join(OBJECTIVES)}"),
     ({"constraints": {"val_accuracy": 1}}, "known: params, flops"),
 ])  # fmt: skip
 def test_remedy_when_a_value_is_refused_then_says_what_would_be_right(data, remedy):

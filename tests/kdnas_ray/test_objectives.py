@@ -7,15 +7,17 @@ from hypothesis import strategies as st
 from kdnas_ray.config import Bound
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, excess, limits
 from search_spaces import KdnasError
+from trainables.proxies import PROXIES
 
 POSITIVE = st.floats(1e-3, 1e12)
 
 
-def test_objectives_when_listed_then_only_those_known_before_training_can_be_bounded():
-    assert {name: (o.maximise, o.needs_training) for name, o in OBJECTIVES.items()} == {
+def test_objectives_when_listed_then_only_those_that_the_architecture_decides_can_be_bounded():
+    assert {name: (o.maximise, o.needs_data) for name, o in OBJECTIVES.items()} == {
         "val_accuracy": (True, True),
         "params": (False, False),
         "flops": (False, False),
+        **dict.fromkeys(PROXIES, (True, True)),
     }
     assert CONSTRAINABLE == ["params", "flops"]
 

@@ -17,7 +17,7 @@ from kdnas_ray.report import write_report
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
 from kdnas_ray.report.words import architecture_words, duration, recipe_words, search_words
 from kdnas_ray.runs import append_jsonl, read_jsonl, write_state
-from search_spaces import KdnasError
+from search_spaces import Architecture, KdnasError
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&lt;{{ 7*7 }}"
 TEACHER = {"name": "trained", "val_accuracy": 0.99, "accuracy": 0.98, "params": 500_000, "flops": 50_000_000}
@@ -229,7 +229,7 @@ def test_report_when_the_search_still_runs_then_shows_the_best_so_far(searched):
     assert "c0000 reaches 95.00% on validation" in text
     assert "Not retrained yet" in text
     assert "this page shows what is known so far" in text
-    assert "candidates trained 6 in full 3 stopped early 2 failed 1 rejected" in text
+    assert "candidates trained 6 in full 3 stopped early 2 failed 1 proposed and not trained" in text
     assert "test without KD" not in text
 
 
@@ -255,6 +255,52 @@ def test_report_when_only_candidates_stopped_early_are_known_then_draws_them(con
 def test_report_when_the_only_candidate_is_complete_then_is_whole(configured, row):
     append_jsonl(configured / "candidates.jsonl", row(0, "complete", [0.4] * 9))
     assert "Recipe of c0000" in page_of(configured).text
+
+
+def complete_with(run: Path, row, space: dict, architecture: dict) -> None:
+    config = read({"space": space, "scheduler": {"max_epochs": 9}}).resolved()
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    append_jsonl(run / "candidates.jsonl", row(0, "complete", [0.4] * 9) | {"architecture": architecture})
+
+
+def test_report_when_a_candidate_is_complete_then_holds_the_drawing_of_the_best(configured, row):
+    space = {"name": "resnet", "stages": 1, "widths": [24]}
+    decisions = {"stem.width": 8, "stage1.depth": 1, "stage1.width": 24, "stage1.kernel": 3, "stage1.block": "basic"}
+    complete_with(configured, row, space, decisions)
+    page = page_of(configured)
+    assert [attributes["role"] for tag, attributes in page.elements if tag == "svg"] == ["img"]
+    assert "ResNetSpace" in page.text
+    assert "width 24" in page.text  # in the drawing: in the table, name and value are in cells of their own
+
+
+def test_report_when_the_drawing_holds_hostile_text_then_shows_it_and_runs_nothing_of_it(configured, row, monkeypatch):
+    monkeypatch.setattr("kdnas_ray.report.page.decode", lambda space, decisions: Architecture.of(decisions))
+    complete_with(configured, row, {"name": "resnet"}, {f"{HOSTILE}.{HOSTILE}": HOSTILE})
+    page = page_of(configured)
+    drawn = [tag for tag, _ in page.elements if tag in ("svg", "img")]
+    assert drawn == ["svg"]
+    assert not [script for script in page.scripts if script == "alert(1)"]
+    assert page.text.count("onerror=alert(2)") >= 4  # group, decision and value in the drawing, and the table
+
+
+@pytest.mark.parametrize("decisions", [{"stem.width": 5}, {"stem.width": [1]}, {}])
+def test_report_when_the_space_does_not_have_the_best_then_draws_nothing(configured, row, decisions):
+    complete_with(configured, row, {"name": "resnet"}, decisions)
+    assert "svg" not in {tag for tag, _ in page_of(configured).elements}
+
+
+def test_report_when_a_proxy_is_an_objective_then_ranks_by_the_front_and_draws_accuracy_against_size(searched):
+    config = read({"objectives": ["val_accuracy", "synflow"], "sampler": "nsga2"}).resolved()
+    (searched / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = read_jsonl(searched / "candidates.jsonl")
+    (searched / "candidates.jsonl").unlink()
+    for line, synflow in zip(rows, (1.0, 2.0, 3.0, 9.0, 9.0, 9.0, None), strict=True):
+        append_jsonl(searched / "candidates.jsonl", line | ({} if synflow is None else {"synflow": synflow}))
+    page = page_of(searched)
+    assert {"pareto", "curves"} <= {attributes.get("id") for _, attributes in page.elements}
+    # More is better: none of the three complete ones is beaten in both, accuracy decides among them.
+    text = page.text
+    assert text.index("1 c0000 complete") < text.index("2 c0001 complete") < text.index("3 c0002 complete")
 
 
 def test_report_when_several_objectives_are_searched_then_ranks_by_their_front(searched):

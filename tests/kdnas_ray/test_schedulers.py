@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
 
-from kdnas_ray.schedulers import ASHA, SCHEDULERS, Full, replay
+from kdnas_ray.schedulers import ASHA, SCHEDULERS, Extrapolate, Full, replay
 from search_spaces import KdnasError
 
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -42,6 +42,9 @@ def enter(scheduler: TrialScheduler, name: str) -> FakeTrial:
         (ASHA(max_epochs=1, grace_epochs=1), (1,)),
         (ASHA(max_epochs=6, grace_epochs=1, reduction_factor=1.5), (1, 2, 3, 4, 6)),  # 1, 1.5, 2.25, 3.375, 5.06
         (Full(12), (12,)),
+        (Extrapolate(), (3, 6, 9, 12, 15, 18, 21, 24, 27)),
+        (Extrapolate(10, 4, 5), (4, 9, 10)),
+        (Extrapolate(4, 4), (4,)),
     ],
 )
 def test_rungs_when_computed_by_hand_then_agree(scheduler, rungs):
@@ -162,3 +165,88 @@ def test_scheduler_when_listed_then_offers_rungs_that_end_with_the_full_training
     scheduler = SCHEDULERS[name]()
     assert scheduler.rungs()[-1] == scheduler.max_epochs
     assert isinstance(scheduler.make(), TrialScheduler)
+
+
+def told(scheduler: TrialScheduler, name: str, *accuracies: float) -> str:
+    """The decision about a candidate that reports this curve; its last rung is told as Ray tells it."""
+    curve = [{"epoch": epoch, "val_accuracy": accuracy} for epoch, accuracy in enumerate(accuracies, start=1)]
+    result = {"epoch": len(curve), "val_accuracy": accuracies[-1], "curve": curve}
+    if len(curve) < 4:
+        return scheduler.on_trial_result(None, FakeTrial(name), result)
+    scheduler.on_trial_complete(None, FakeTrial(name), result)
+    return GO_ON
+
+
+def rising(last: float) -> list[float]:
+    """A curve of four epochs that halves its error after each."""
+    return [1 - (1 - last) * 2**left for left in (3, 2, 1, 0)]
+
+
+def test_extrapolate_when_a_candidate_hardly_can_be_among_the_best_then_stops_it_once_enough_have_finished():
+    scheduler = Extrapolate(4, 1, 1, top=2, startup_trials=3).make()
+    hopeless = [0.2, 0.2]
+    for number, last in enumerate((0.96, 0.94, 0.95)):
+        assert told(scheduler, "bad", *hopeless) == GO_ON
+        told(scheduler, str(number), *rising(last))
+    assert told(scheduler, "bad", *hopeless) == STOP
+    assert told(scheduler, "good", *rising(0.955)[:2]) == GO_ON
+    # One between the second and the third: among the best three, not certainly among the best two.
+    assert told(scheduler, "middle", *rising(0.945)[:2]) == GO_ON
+
+
+def test_extrapolate_when_top_is_larger_then_stops_fewer():
+    curves = [rising(last) for last in (0.99, 0.99, 0.9, 0.9, 0.9, 0.9)]
+    decisions = []
+    for top in (1, 2, 3, 6):
+        scheduler = Extrapolate(4, 1, 1, top=top).make()
+        for number, curve in enumerate(curves):
+            told(scheduler, str(number), *curve)
+        decisions.append(told(scheduler, "asked", *rising(0.9)[:3]))
+    assert decisions == [STOP, STOP, GO_ON, GO_ON]
+
+
+def test_extrapolate_when_candidates_fail_or_are_cut_then_they_do_not_count_as_finished():
+    scheduler = Extrapolate(4, 1, 1, top=1, startup_trials=2).make()
+    told(scheduler, "whole", *rising(0.99))
+    scheduler.on_trial_complete(None, FakeTrial("failed"), {"failure": "NaN", "done": True})
+    scheduler.on_trial_complete(None, FakeTrial("cut"), {"epoch": 2, "val_accuracy": 0.1, "curve": []})
+    assert told(scheduler, "asked", 0.1, 0.1) == GO_ON
+    told(scheduler, "second", *rising(0.98))
+    assert told(scheduler, "asked", 0.1, 0.1) == STOP
+
+
+@given(
+    curves=st.lists(st.lists(st.integers(0, 20), min_size=4, max_size=4), min_size=2, max_size=12),
+    asked=st.lists(st.integers(0, 20), min_size=2, max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_replay_when_candidates_finished_in_an_earlier_session_then_extrapolate_decides_as_before(curves, asked, seed):
+    lived, fresh = (Extrapolate(4, 2, 1, top=2, confidence=0.3, startup_trials=2).make() for _ in range(2))
+    known = {}
+    for number, curve in enumerate(curves):
+        told(lived, str(number), *(value / 20 for value in curve))
+        known[f"c{number:04d}"] = {epoch: value / 20 for epoch, value in enumerate(curve, start=1)}
+    shuffled = list(known.items())
+    random.Random(seed).shuffle(shuffled)
+    replay(fresh, (2, 3, 4), dict(shuffled))
+    decisions = {told(scheduler, "asked", *(value / 20 for value in asked)) for scheduler in (lived, fresh)}
+    assert len(decisions) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"grace_epochs": 28}, "grace_epochs"),
+        ({"every_epochs": 0}, "every_epochs"),
+        ({"top": 0}, "top"),
+        ({"startup_trials": 1}, "startup_trials"),
+        ({"confidence": 0}, "confidence"),
+        ({"confidence": 1}, "confidence"),
+    ],
+)
+def test_extrapolate_when_impossible_then_is_refused(options, field):
+    with pytest.raises(KdnasError) as caught:
+        Extrapolate(**options)
+    assert caught.value.field == f"scheduler.{field}"
+    assert caught.value.remedy or field == "max_epochs"

@@ -99,3 +99,16 @@ def test_configuration_when_it_asks_a_table_for_distillation_then_is_refused(con
 
 def test_configuration_when_read_again_then_is_the_same(config):
     assert read(config().resolved()) == config()
+
+
+def test_search_when_curves_are_extrapolated_then_stops_the_hopeless_and_a_resumed_one_goes_on_so(config, tmp_path):
+    scheduler = {"name": "extrapolate", "max_epochs": 9, "grace_epochs": 2, "every_epochs": 1, "confidence": 0.3}
+    result = search(config("sampler=random", "budget.trials=14", scheduler=scheduler), tmp_path / "run", Narrator())
+    result = resume(tmp_path / "run", ["budget.trials=24"], Narrator())
+    rows = [row for row in result.candidates if row["state"] != "rejected"]
+    assert len(rows) == 24
+    assert result.summary["best"]["val_accuracy"] == 0.80
+    stopped = [row for row in rows if row["state"] == "pruned"]
+    assert stopped
+    assert {row["epochs"] for row in stopped} <= set(range(2, 9))
+    assert any(row["state"] == "pruned" for row in rows[14:])
