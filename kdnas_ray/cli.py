@@ -291,8 +291,8 @@ def _config(settings: list[str] | None) -> Any:
 
 
 def _finish(work: Any) -> None:
-    from kdnas_ray.driver import Interrupted
     from kdnas_ray.results import headline, ranking_table
+    from kdnas_ray.session import Interrupted
 
     console = _console()
     try:
