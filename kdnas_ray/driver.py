@@ -32,13 +32,14 @@ from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import OBJECTIVES
 from kdnas_ray.prefilter import make_sieve
-from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, plan, teacher_folder
+from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
 from kdnas_ray.runs import (
     lock,
     read_config,
     read_state,
+    read_summary,
     read_teacher_facts,
     require_run,
     write_config,
@@ -46,12 +47,12 @@ from kdnas_ray.runs import (
 )
 from kdnas_ray.samplers import Around
 from kdnas_ray.schedulers import replay
-from kdnas_ray.session import Interrupted, in_store, interrupts
-from kdnas_ray.table_search import TablePlan, plan_table, score_finalists, write_reference
+from kdnas_ray.session import Interrupted, in_store, interrupts, planned
+from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
 from search_spaces import Architecture, KdnasError, RunError
 from trainables.distill import Distill
 from trainables.evaluators.base import Prepared
-from trainables.evaluators.table import Table, TableTrial
+from trainables.evaluators.table import TableTrial
 from trainables.files import replace_text
 from trainables.teachers import Teacher, save_teacher
 
@@ -77,7 +78,7 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
-    made = _planned(config)
+    made = planned(config)
     run.mkdir(parents=True, exist_ok=True)
 
     def begin() -> None:
@@ -111,7 +112,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
     config = read(read_config(run), overrides)
-    made = _planned(config)
+    made = planned(config)
     return _guarded(run, made, narrator or Narrator(), lambda: write_config(run, config.resolved()))
 
 
@@ -125,11 +126,7 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
     run = Path(run)
     require_run(run)
     config = read(read_config(run), [] if top is None else [f"retrain.top={top}"])
-    return _guarded(run, _planned(config), narrator or Narrator(), searching=False)
-
-
-def _planned(config: SearchConfig) -> Plan:
-    return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
+    return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
 def _guarded(
@@ -164,6 +161,9 @@ def _guarded(
                 )
             if lost is not None:
                 raise lost
+            warnings = read_summary(run).get("trust_warnings")
+            if warnings:
+                narrator.say(" ".join(["Warning:", *warnings]))
     return result
 
 

@@ -13,13 +13,16 @@ import ray
 import torch
 
 from kdnas_ray.adapter import Stop
+from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import ray_session
 from kdnas_ray.live import Narrator
-from kdnas_ray.prepare import Plan, needed_bytes
+from kdnas_ray.prepare import Plan, needed_bytes, plan
 from kdnas_ray.runs import read_state, write_state
+from kdnas_ray.table_search import plan_table
 from search_spaces import sample
 from trainables.bank import Bank
 from trainables.distill import Shared
+from trainables.evaluators import Table
 from trainables.layout import channels_last_pays
 from trainables.online import online
 from trainables.teachers import Teacher
@@ -27,6 +30,15 @@ from trainables.teachers import Teacher
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM: the run folder is complete and `kdnas resume` goes on."""
+
+
+def planned(config: SearchConfig) -> Plan:
+    """The checked search, on a table or on data.
+
+    Raises:
+        KdnasError: it cannot work.
+    """
+    return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
 
 
 @contextlib.contextmanager
