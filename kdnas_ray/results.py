@@ -194,7 +194,7 @@ def trust_warnings(trust: dict[str, Any], least: float) -> list[str]:
             tau, n = row[f"tau_{name}"], row[f"n_{name}"]
             if tau is not None and n >= SPEAKING and tau < least:
                 found.append(
-                    f"Accuracy after {row['epochs']} epochs, by which candidates were stopped, agrees with {against} "
+                    f"Accuracy after {row['epochs']} epoch{'s' * (row['epochs'] > 1)}, by which candidates were stopped, agrees with {against} "
                     f"to a Kendall tau of {tau:.2f} only ({n} candidates; retrain.least_tau is {least:g}): good ones "
                     "may have been stopped."
                 )
