@@ -189,12 +189,13 @@ def trust_warnings(trust: dict[str, Any], least: float) -> list[str]:
             f"({n} finalists; retrain.least_tau is {least:g}): others may be better than those retrained."
         )
     for row in trust["rung_kendall_tau"][:-1]:  # at the last rung nobody is stopped
+        epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
         figures = (("full retraining", "retrained"), ("the end of the search", "search"))
         for against, name in figures:
             tau, n = row[f"tau_{name}"], row[f"n_{name}"]
             if tau is not None and n >= SPEAKING and tau < least:
                 found.append(
-                    f"Accuracy after {row['epochs']} epoch{'s' * (row['epochs'] > 1)}, by which candidates were stopped, agrees with {against} "
+                    f"Accuracy after {epochs}, by which candidates were stopped, agrees with {against} "
                     f"to a Kendall tau of {tau:.2f} only ({n} candidates; retrain.least_tau is {least:g}): good ones "
                     "may have been stopped."
                 )

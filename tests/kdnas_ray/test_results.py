@@ -210,7 +210,7 @@ def trust(tau, n, rungs):
         (trust(0.30, 5, []), []),
         (trust(-1.0, 4, []), []),  # too few to say
         (trust(None, 9, []), []),
-        (trust(0.9, 9, [(1, 0.1, 8, 0.9, 9), (3, None, 8, 0.0, 9)]), ["after 1 epoch,"]),  # nobody stops at the last rung
+        (trust(0.9, 9, [(1, 0.1, 8, 0.9, 9), (3, None, 8, 0.0, 9)]), ["after 1 epoch,"]),  # nobody stops at 3
         (trust(0.9, 9, [(1, 0.1, 8, 0.2, 9), (3, 0.9, 8, 0.0, 9), (9, None, 8, 0.9, 9)]),
          ["full retraining to a Kendall tau of 0.20", "after 3 epochs"]),
     ],
