@@ -193,7 +193,7 @@ def _at(row: Row, epoch: int) -> bool:
 
 
 def _from_table(
-    run: Path, made: TablePlan, chosen: Sequence[Row], names: Sequence[str], *_: Any
+    run: Path, made: TablePlan, chosen: Sequence[Row], names: Sequence[str], narrator: Narrator, *_: Any
 ) -> tuple[Scores, dict[str, float], dict[str, float]]:
     """Scores and costs of the judges and the truth, all looked up."""
     results, column = made.results, list(made.results.columns.values())[-1]
@@ -202,7 +202,7 @@ def _from_table(
         candidate.id: results.accuracy(results.entry(made.config.space, candidate.architecture), column)
         for candidate in candidates
     }
-    scores, costs = _scored(candidates, names, made, None, Prepared())
+    scores, costs = _scored(candidates, names, made, None, Prepared(), narrator.say)
     return scores, costs, truths
 
 
@@ -229,7 +229,7 @@ def _by_training(
         if "evaluator" in names:
             prepared = prepare_evaluator(run, made, shared, reference, say, stop)
         say(f"Judges: scoring {len(candidates)} candidates by {', '.join(names)}")
-        scores, costs = _scored(candidates, names, made, shared, prepared)
+        scores, costs = _scored(candidates, names, made, shared, prepared, say)
         _train(run, made, reference, candidates, say, stop)
     if stop.reason == "interrupt":
         raise KeyboardInterrupt
@@ -239,7 +239,12 @@ def _by_training(
 
 
 def _scored(
-    candidates: Sequence[Candidate], names: Sequence[str], made: Plan, shared: Shared | None, prepared: Prepared
+    candidates: Sequence[Candidate],
+    names: Sequence[str],
+    made: Plan,
+    shared: Shared | None,
+    prepared: Prepared,
+    say: Callable[[str], None],
 ) -> tuple[Scores, dict[str, float]]:
     """Scores by every judge, and its seconds a candidate (without what an evaluator's preparation took)."""
     scores: Scores = {}
@@ -252,8 +257,13 @@ def _scored(
     for name in names:
         judge = make_judge(name, settings.batch_size, made, shared, prepared)
         begin = time.perf_counter()
-        scores[name] = dict(zip((candidate.id for candidate in candidates), judge(candidates), strict=True))
+        try:
+            found = judge(candidates)
+        except KdnasError as error:  # such as naswot on networks without an activation
+            say(f"{name} is left out: {error.problem}")
+            continue
         spent = counting_s if name in CONSTRAINABLE else time.perf_counter() - begin
+        scores[name] = dict(zip((candidate.id for candidate in candidates), found, strict=True))
         costs[name] = spent / len(candidates)
     return scores, costs
 

@@ -125,6 +125,21 @@ def test_calibrate_when_features_are_asked_for_that_the_run_does_not_keep_then_i
     assert (caught.value.field, caught.value.value) == ("--judges", "diswot")
 
 
+def test_judge_when_it_cannot_score_these_networks_then_is_left_out_with_its_reason(searched, monkeypatch, capsys):
+    def refusing(name, *_):
+        def judge(candidates):
+            if name == "flops":
+                raise KdnasError("there is nothing to count", field="proxy")
+            return [1.0 * index for index in range(len(candidates))]
+
+        return judge
+
+    monkeypatch.setattr("kdnas_ray.calibrate.make_judge", refusing)
+    found = calibrate(searched, 6, narrator=Narrator())
+    assert [judge["name"] for judge in found["judges"]] == ["rung_1", "rung_3", "params"]
+    assert "flops is left out: there is nothing to count" in capsys.readouterr().out
+
+
 def ranked(n):
     rng = np.random.default_rng(0)
     return [{"id": f"c{place}", "priority": float(rng.random())} for place in range(n)]
