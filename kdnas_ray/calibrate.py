@@ -27,7 +27,7 @@ from kdnas_ray.report.words import interval
 from kdnas_ray.runs import append_jsonl, lock, read_config, read_jsonl
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
 from kdnas_ray.table_search import TablePlan
-from search_spaces import KdnasError
+from search_spaces import Architecture, KdnasError
 from trainables.candidate import Candidate
 from trainables.distill import Shared
 from trainables.evaluators import Table
@@ -80,11 +80,16 @@ def calibrate(
     with lock(run), logs_to(run / "search.log"), interrupts(stop, narrator) as arm:
         known = {row["id"] for row in _trained(run, config) if "failure" not in row}
         chosen = stratified(_ranked(run, rungs[0], config.seed), sample, known)
+        begin = time.perf_counter()
+        for row in chosen:  # parameters and FLOPs in one go, and remembered: measured before anybody asks for them
+            made.costs(Architecture.of(row["architecture"]))
+        counting_s = (time.perf_counter() - begin) / len(chosen)
         try:
             measure = _from_table if isinstance(made, TablePlan) else _by_training
             scores, costs, truths = measure(run, made, chosen, names, narrator, stop, arm)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             raise Interrupted(str(run)) from None
+        costs |= {name: counting_s for name in CONSTRAINABLE if name in costs}
         found = _summary(config, chosen, scores, costs, truths, tau)
         replace_text(run / "calibration.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_report(run)
@@ -249,10 +254,6 @@ def _scored(
     """Scores by every judge, and its seconds a candidate (without what an evaluator's preparation took)."""
     scores: Scores = {}
     costs: dict[str, float] = {}
-    begin = time.perf_counter()
-    for candidate in candidates:  # parameters and FLOPs are counted in one go
-        made.costs(candidate.architecture)
-    counting_s = time.perf_counter() - begin
     settings = made.config.prefilter or Prefilter()
     for name in names:
         judge = make_judge(name, settings.batch_size, made, shared, prepared)
@@ -262,9 +263,8 @@ def _scored(
         except KdnasError as error:  # such as naswot on networks without an activation
             say(f"{name} is left out: {error.problem}")
             continue
-        spent = counting_s if name in CONSTRAINABLE else time.perf_counter() - begin
+        costs[name] = (time.perf_counter() - begin) / len(candidates)
         scores[name] = dict(zip((candidate.id for candidate in candidates), found, strict=True))
-        costs[name] = spent / len(candidates)
     return scores, costs
 
 

@@ -76,7 +76,7 @@ def plan(config: SearchConfig) -> Plan:
     check_prefilter(config)
     getattr(config.evaluator, "check", lambda space: None)(config.space)
     needed = tuple(config.recipes.needed_taps()) + tuple(getattr(config.evaluator, "needed_taps", tuple)())
-    if config.prefilter and "taps" in getattr(PROXIES.get(config.prefilter.judge), "needs", ()):
+    if config.prefilter and config.prefilter.judge in PROXIES and "taps" in PROXIES[config.prefilter.judge].needs:
         needed += (trunk_tap(getattr(model, "taps", ())),)
     asking = "recipes.teacher_taps" if getattr(config.recipes, "teacher_taps", ()) else "recipes.taps"
     found = check_taps(model, shape, needed, asking)
