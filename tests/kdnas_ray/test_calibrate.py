@@ -1,11 +1,13 @@
 """Specification of `kdnas_ray.calibrate`, on searches of a table: nothing is trained, the truth is known."""
 
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 from scipy import stats
 
 from kdnas_ray import search
@@ -21,8 +23,10 @@ from search_spaces import KdnasError
 def searched(table_config, tmp_path_factory):
     """Run folder of a search on a table with early stopping."""
     folder = tmp_path_factory.mktemp("searched") / "run"
-    scheduler = {"name": "asha", "max_epochs": 9, "grace_epochs": 1}
-    search(table_config("sampler=random", scheduler=scheduler), folder, Narrator())
+    narrator = Narrator(Console(file=io.StringIO(), soft_wrap=True, highlight=False))
+    scheduler = {"name": "asha", "max_epochs": 3, "grace_epochs": 1, "reduction_factor": 1.5}
+    search(table_config("sampler=random", "retrain.least_tau=1", scheduler=scheduler), folder, narrator)
+    (folder / "said").write_text(narrator.console.file.getvalue())
     return folder
 
 
@@ -30,12 +34,19 @@ def judge_of(found, name):
     return next(judge for judge in found["judges"] if judge["name"] == name)
 
 
+def test_search_when_a_rung_agrees_with_the_end_less_than_asked_then_warns_at_its_end(searched):
+    warnings = json.loads((searched / "summary.json").read_text())["trust_warnings"]
+    assert "Accuracy after 1 epoch, by which candidates were stopped, agrees with the end of the search" in warnings[0]
+    assert (searched / "said").read_text().endswith(f"Warning: {' '.join(warnings)}\n")
+    assert warnings[0] in (searched / "report.html").read_text()
+
+
 def test_calibrate_when_the_run_is_on_a_table_then_looks_the_truth_up(searched, table_file):
     found = calibrate(searched, 8, narrator=Narrator())
     assert (found["truth"], found["sample"], found["failed"]) == ("table", 8, [])
     assert found["stopped_early"] > 0
     # The last rung is the truth itself.
-    assert [judge["name"] for judge in found["judges"]] == ["rung_1", "rung_3", "params", "flops"]
+    assert [judge["name"] for judge in found["judges"]] == ["rung_1", "rung_2", "params", "flops"]
     rows = {row["id"]: row for row in read_jsonl(searched / "candidates.jsonl")}
     known = {entry["acc"] for entry in json.loads(table_file.read_text()).values()}
     for candidate in found["candidates"]:
@@ -66,7 +77,7 @@ def test_calibrate_figures_when_computed_with_scipy_from_what_is_written_then_ag
         assert judge["spearman"]["value"] == pytest.approx(stats.spearmanr(scores, truths).statistic)
         assert judge["tau"]["low"] <= judge["tau"]["value"] <= judge["tau"]["high"]
         assert judge["cost_s"] >= 0
-    assert judge_of(found, "rung_3")["cost_s"] == pytest.approx(3)  # a second an epoch
+    assert judge_of(found, "rung_2")["cost_s"] == pytest.approx(2)  # a second an epoch
 
 
 def test_calibrate_when_the_first_rung_is_a_bad_judge_then_warns_in_result_table_and_report(searched, tmp_path):
@@ -85,7 +96,7 @@ def test_calibrate_when_the_first_rung_is_a_bad_judge_then_warns_in_result_table
     assert warning in page
     assert 'id="calibration"' in page
     assert "on 24 candidates" in page
-    assert [str(cell) for cell in calibration_table(found).columns[0].cells][:2] == ["after 1 epoch", "after 3 epochs"]
+    assert [str(cell) for cell in calibration_table(found).columns[0].cells][:2] == ["after 1 epoch", "after 2 epochs"]
     assert calibrate(run, 24, tau=-1, narrator=Narrator())["warnings"] == []
 
 
@@ -136,7 +147,7 @@ def test_judge_when_it_cannot_score_these_networks_then_is_left_out_with_its_rea
 
     monkeypatch.setattr("kdnas_ray.calibrate.make_judge", refusing)
     found = calibrate(searched, 6, narrator=Narrator())
-    assert [judge["name"] for judge in found["judges"]] == ["rung_1", "rung_3", "params"]
+    assert [judge["name"] for judge in found["judges"]] == ["rung_1", "rung_2", "params"]
     assert "flops is left out: there is nothing to count" in capsys.readouterr().out
 
 

@@ -225,7 +225,7 @@ def test_debug_when_run_as_a_module_then_prints_where_it_happened():
 
 
 def test_search_when_interrupted_then_exits_with_130_and_says_how_to_go_on(kdnas, monkeypatch):
-    from kdnas_ray.session import Interrupted
+    from kdnas_ray.driver import Interrupted
 
     monkeypatch.setattr(sys.modules["kdnas_ray.driver"], "search", failing(Interrupted("runs/a")))
     code, out, err = kdnas("search")
