@@ -118,6 +118,39 @@ def retrain(
 
 
 @app.command()
+def calibrate(
+    run: Run,
+    sample: Annotated[int, typer.Option("--sample", metavar="N", help="Candidates trained in full.")] = 12,
+    judges: Annotated[
+        str, typer.Option("--judges", metavar="A,B,…", help="Proxies, params, flops, evaluator; `all` for all.")
+    ] = "",
+    tau: Annotated[float, typer.Option("--tau", help="Warn where the judge is surely below this Kendall tau.")] = 0.3,
+    as_json: Json = False,
+) -> None:
+    """Measure how far to trust the ranking: train a sample in full, early-stopped ones too, and compare."""
+    from kdnas_ray.calibrate import calibrate as run_calibrate
+    from kdnas_ray.calibrate import calibration_table
+    from kdnas_ray.live import Narrator
+    from kdnas_ray.session import Interrupted
+
+    narrator = Narrator(Console(highlight=False, soft_wrap=True, stderr=True))
+    names = [name.strip() for name in judges.split(",") if name.strip()]
+    try:
+        found = run_calibrate(run, sample, names, tau=tau, narrator=narrator)
+    except Interrupted as stopped:
+        narrator.say(f"Interrupted. Go on with: kdnas calibrate {stopped}")
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = _console()
+    console.print(calibration_table(found))
+    for warning in found["warnings"]:
+        console.print(f"Warning: {warning}", markup=False)
+    console.print(f"Report: {os.path.relpath(run / 'report.html')}", markup=False)
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write RUN/report.html: one self-contained page."""
     from kdnas_ray.report import write_report
@@ -330,8 +363,8 @@ def _config(settings: list[str] | None) -> Any:
 
 
 def _finish(work: Any) -> None:
-    from kdnas_ray.driver import Interrupted
     from kdnas_ray.results import headline, ranking_table
+    from kdnas_ray.session import Interrupted
 
     console = _console()
     try:

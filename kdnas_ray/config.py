@@ -217,6 +217,8 @@ class Retrain(_Section):
     """Trainings of each finalist with different seeds; results are given with their spread."""
     generations: int = Field(strict=True, default=1, ge=1, le=100)
     """Born-again: each further generation is trained anew, taught by the one before it instead of the teacher."""
+    least_tau: float = Field(0.3, ge=-1, le=1)
+    """A search warns where an earlier ranking (of five or more) agrees with a later one to a smaller Kendall tau."""
 
 
 class SearchConfig(_Section):

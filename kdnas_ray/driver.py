@@ -3,26 +3,21 @@
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
-import signal
 import sqlite3
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
 import optuna
 import ray
-import torch
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from ray import tune
@@ -37,13 +32,14 @@ from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import OBJECTIVES
 from kdnas_ray.prefilter import make_scores, make_sieve
-from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, needed_bytes, plan, teacher_folder
+from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
 from kdnas_ray.runs import (
     lock,
     read_config,
     read_state,
+    read_summary,
     read_teacher_facts,
     require_run,
     write_config,
@@ -51,23 +47,18 @@ from kdnas_ray.runs import (
 )
 from kdnas_ray.samplers import Around
 from kdnas_ray.schedulers import replay
-from kdnas_ray.table_search import TablePlan, plan_table, score_finalists, write_reference
-from search_spaces import Architecture, KdnasError, RunError, sample
+from kdnas_ray.session import Interrupted, in_store, interrupts, planned
+from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
+from search_spaces import Architecture, KdnasError, RunError
 from trainables.candidate import Candidate
-from trainables.distill import Distill, Shared
+from trainables.distill import Distill
 from trainables.evaluators.base import Prepared
-from trainables.evaluators.table import Table, TableTrial
+from trainables.evaluators.table import TableTrial
 from trainables.files import replace_text
-from trainables.layout import channels_last_pays
-from trainables.online import online
 from trainables.teachers import Teacher, save_teacher
 
 STUDY = "kdnas"
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the run folder is complete and `kdnas resume` goes on."""
 
 
 def search(
@@ -139,15 +130,6 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
     return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
-def planned(config: SearchConfig) -> Plan:
-    """The checked search, whether it trains or looks results up.
-
-    Raises:
-        KdnasError: its parts do not fit together.
-    """
-    return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
-
-
 def _guarded(
     run: Path, made: Plan, narrator: Narrator, begin: Callable[[], None] = lambda: None, searching: bool = True
 ) -> SearchResult:
@@ -157,7 +139,7 @@ def _guarded(
     with lock(run):
         begin()
         earlier_s = read_state(run).get("wall_s", 0.0)
-        with logs_to(run / "search.log"), _interrupts(stop, narrator) as arm:
+        with logs_to(run / "search.log"), interrupts(stop, narrator) as arm:
             sender = None
             status = "failed"
             try:
@@ -180,6 +162,9 @@ def _guarded(
                 )
             if lost is not None:
                 raise lost
+            warnings = read_summary(run).get("trust_warnings")
+            if warnings:
+                narrator.say(" ".join(["Warning:", *warnings]))
     return result
 
 
@@ -210,29 +195,10 @@ def _phases(
         f"Teacher: {made.teacher_costs['params']:,} parameters, validation accuracy {teacher.val_accuracy:.4f}"
         + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
-    config, data = made.config, made.data
-    if teacher.val_accuracy < 1.5 / len(data.classes):
+    config = made.config
+    if teacher.val_accuracy < 1.5 / len(made.data.classes):
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
-    room = needed_bytes(bank, [data.validation.images, data.test.images])
-    with ray_session(config.resources.workers, config.resources.cpu, room):
-        if made.online:
-            bank = online(bank, teacher.model, made.online, mean=data.mean, std=data.std, pool=config.bank.pool)
-        arm()  # again: Ray put its own handler of SIGTERM in place, which prints a stack of C++ calls
-        shared = Shared(
-            bank=bank,
-            validation=data.validation,
-            task=config.task,
-            space=config.space,
-            mean=data.mean,
-            std=data.std,
-            classes=len(data.classes),
-            rungs=config.scheduler.rungs(),
-            checkpoints=str((run / "trials").resolve()),
-            threads=max(1, int(config.resources.cpu)),
-            device="cuda" if config.resources.gpu else "cpu",
-            channels_last=_channels_last(run, made),
-        )
-        reference = ray.put(shared)
+    with in_store(run, made, bank, teacher, arm) as (shared, reference):
         if searching:
             prepared = prepare_evaluator(run, made, shared, reference, say, stop)
             begun = reference if prepared.start is None else ray.put(replace(shared, start=prepared.start))
@@ -417,25 +383,6 @@ def _workers(config: SearchConfig) -> int:
     return min(slots, config.resources.workers or slots)
 
 
-def _channels_last(run: Path, made: Plan) -> bool:
-    """The faster memory layout, measured once a run: a resumed search keeps what it began with."""
-    state = read_state(run)
-    if "channels_last" not in state:
-        config, data = made.config, made.data
-        architecture = sample(config.space, random.Random(config.seed))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, int(config.resources.cpu)))
-        state["channels_last"] = not config.resources.gpu and channels_last_pays(
-            lambda: config.space.build(architecture, data.shape, len(data.classes)),
-            data.shape,
-            len(data.classes),
-            config.recipes.batch_size,
-        )
-        torch.set_num_threads(threads)
-        write_state(run, state)
-    return state["channels_last"]
-
-
 def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:
     for index, teacher in enumerate(teachers):
         if teacher.meta:
@@ -475,30 +422,6 @@ def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> 
     left = tracking.drain(run, sender, DRAIN_S)
     if left:
         narrator.say(f"MLflow has not taken {left} records yet; they are kept in {run}. `kdnas sync {run}` sends them.")
-
-
-@contextlib.contextmanager
-def _interrupts(stop: Stop, narrator: Narrator) -> Iterator[Callable[[], Any]]:
-    """The first Ctrl-C or SIGTERM ends the search in order, the second at once; yields what arms that once more."""
-    if threading.current_thread() is not threading.main_thread():
-        yield dict
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.reason == "interrupt":
-            raise KeyboardInterrupt
-        stop.reason = "interrupt"
-        narrator.say("Stopping: finished candidates are kept. Once more to stop at once.")
-
-    def arm() -> dict[int, Any]:
-        return {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    kept = arm()
-    try:
-        yield arm
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _command() -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import ray
 import torch
 from ray.exceptions import RayError
+from torch import nn
 
 from kdnas_ray import tracking
 from kdnas_ray.adapter import Stop, candidate_seed
@@ -73,6 +74,11 @@ def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callabl
 def retrain_epochs(config: SearchConfig) -> int:
     """Length of a retraining in epochs."""
     return config.retrain.epochs or config.scheduler.max_epochs
+
+
+def retraining_seed(candidate: Candidate, repeat: int) -> int:
+    """Seed of the candidate's `repeat`-th full training."""
+    return candidate_seed(candidate.seed, SEED_OFFSET + repeat)
 
 
 def read_retrained(run: Path) -> list[dict[str, Any]]:
@@ -147,7 +153,7 @@ def _folder_name(candidate: str, seed: int, epochs: int, generations: int) -> st
 
 def _jobs(chosen: Sequence[Candidate], seeds: int) -> list[Job]:
     return [
-        Job(candidate, candidate_seed(candidate.seed, SEED_OFFSET + index), index, with_kd)
+        Job(candidate, retraining_seed(candidate, index), index, with_kd)
         for candidate in chosen
         for index in range(seeds)
         for with_kd in (True, False)
@@ -177,36 +183,74 @@ def _run_jobs(
     }
     generations, folder = made.config.retrain.generations, str((run / "finalists").resolve())
     waiting = {remote.remote(shared, test, job, epochs, generations, folder, meta): job for job in jobs}
-    done = 0
-    while waiting and stop.reason != "interrupt":
-        ready, _ = ray.wait(list(waiting), timeout=0.5)
-        for reference in ready:
-            job = waiting.pop(reference)
-            try:
-                row = ray.get(reference)
-            except RayError as error:
-                raise RunError(
-                    f"retraining failed ({str(error).strip().splitlines()[-1]})",
-                    field="candidate",
-                    value=job.candidate.id,
-                    remedy=f"`kdnas resume {run}` tries it again",
-                ) from error
-            append_jsonl(run / "retrained.jsonl", row)
-            done += 1
-            if "failure" in row:
-                kd = "with" if job.with_kd else "without"
-                say(f"Retraining {row['id']} {kd} KD, seed {row['seed']}, failed: {row['failure']}")
-                continue
-            kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy")
-            tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept}})
-            say(f"Retraining: {done} of {len(jobs)} done")
-    for reference in waiting:
-        ray.cancel(reference, force=True)
+    for done, (job, row) in enumerate(as_they_end(waiting, stop, f"kdnas resume {run}"), start=1):
+        append_jsonl(run / "retrained.jsonl", row)
+        if "failure" in row:
+            kd = "with" if job.with_kd else "without"
+            say(f"Retraining {row['id']} {kd} KD, seed {row['seed']}, failed: {row['failure']}")
+            continue
+        kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy")
+        tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept}})
+        say(f"Retraining: {done} of {len(jobs)} done")
+
+
+def as_they_end(waiting: dict[ray.ObjectRef, Job], stop: Stop, again: str) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Jobs with their answers in the order in which they end; on an interrupt the rest is given up.
+
+    Args:
+        waiting: jobs by the reference of their answer; emptied.
+        stop: asked between answers.
+        again: command that tries what failed once more.
+
+    Raises:
+        RunError: a job failed.
+    """
+    try:
+        while waiting and stop.reason != "interrupt":
+            ready, _ = ray.wait(list(waiting), timeout=0.5)
+            for reference in ready:
+                job = waiting.pop(reference)
+                try:
+                    row = ray.get(reference)
+                except RayError as error:
+                    raise RunError(
+                        f"retraining failed ({str(error).strip().splitlines()[-1]})",
+                        field="candidate",
+                        value=job.candidate.id,
+                        remedy=f"`{again}` tries it again",
+                    ) from error
+                yield job, row
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
 
 
 def _retrain_one(
     shared: Shared, test: Split, job: Job, epochs: int, generations: int, folder: str, meta: dict[str, Any]
 ) -> dict[str, Any]:
+    row, model = train_in_full(shared, job, epochs, generations)
+    if model is None:
+        return row | {"test_accuracy": None}
+    _, accuracy = evaluate(model, test, shared.task, Normalise(shared.mean, shared.std))
+    if job.with_kd:
+        settle(model)
+        architecture = job.candidate.architecture.to_json()
+        place = Path(folder) / _folder_name(job.candidate.id, job.seed, epochs, generations)
+        save_student(place, model, meta | {"architecture": architecture})
+    return row | {"test_accuracy": accuracy}
+
+
+def train_in_full(
+    shared: Shared, job: Job, epochs: int, generations: int = 1
+) -> tuple[dict[str, Any], nn.Module | None]:
+    """One training from fresh weights: its line and the trained network, None where it diverged.
+
+    Args:
+        shared: what every training reads.
+        job: who is trained, from which seed, with or without the teacher.
+        epochs: length.
+        generations: trainings one after another, each taught by the one before it.
+    """
     torch.set_num_threads(shared.threads)
     recipe = job.candidate.recipe if job.with_kd else job.candidate.recipe.without_teacher()
     candidate = Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
@@ -230,19 +274,8 @@ def _retrain_one(
             curve = train(training, again.bank, shared.validation, shared.task, normalise, epochs)
             train_s += training.train_s
     except DivergedError as error:  # one training's fault, and the same each time
-        return facts | {"failure": str(error), "val_accuracy": None, "test_accuracy": None}
-    _, accuracy = evaluate(training.model, test, shared.task, normalise)
-    if job.with_kd:
-        settle(training.model)
-        architecture = candidate.architecture.to_json()
-        place = Path(folder) / _folder_name(candidate.id, job.seed, epochs, generations)
-        save_student(place, training.model, meta | {"architecture": architecture})
-    return facts | {
-        "val_accuracy": curve[-1]["val_accuracy"],
-        "test_accuracy": accuracy,
-        "train_s": train_s,
-        "curve": curve,
-    }
+        return facts | {"failure": str(error), "val_accuracy": None}, None
+    return facts | {"val_accuracy": curve[-1]["val_accuracy"], "train_s": train_s, "curve": curve}, training.model
 
 
 def _mean_and_spread(name: str, values: Sequence[float]) -> dict[str, float | None]:

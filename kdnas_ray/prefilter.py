@@ -28,14 +28,22 @@ def make_sieve(config: SearchConfig, made: Plan, shared: Shared | None, prepared
     settings = config.prefilter
     if settings is None:
         return None
-    return Sieve(settings.judge, settings.propose, settings.keep, _score(config, made, shared, prepared))
+    score = make_judge(settings.judge, settings.batch_size, made, shared, prepared)
+    return Sieve(settings.judge, settings.propose, settings.keep, score)
 
 
-def _score(
-    config: SearchConfig, made: Plan, shared: Shared | None, prepared: Prepared
+def make_judge(
+    name: str, samples: int, made: Plan, shared: Shared | None, prepared: Prepared
 ) -> Callable[[Sequence[Candidate]], list[float]]:
-    assert config.prefilter is not None
-    name, size = config.prefilter.judge, config.prefilter.batch_size
+    """Scores candidates before training, more is better.
+
+    Args:
+        name: a proxy, a number known before training, or `evaluator`.
+        samples: on which a proxy scores.
+        made: the search's plan.
+        shared: what every trial reads; None in a search on a table.
+        prepared: what the evaluator gives to the search.
+    """
     if name in CONSTRAINABLE:
         return lambda candidates: [float(made.costs(candidate.architecture)[name]) for candidate in candidates]
     if name == "evaluator":
@@ -43,7 +51,7 @@ def _score(
         assert judge is not None
         return lambda candidates: judge([candidate.architecture for candidate in candidates])
     assert shared is not None
-    probe = make_probe(shared, size, config.seed)
+    probe = make_probe(shared, samples, made.config.seed)
     return lambda candidates: [proxy_score(name, shared, candidate, probe) for candidate in candidates]
 
 

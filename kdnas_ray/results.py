@@ -21,6 +21,8 @@ from trainables.loop import Normalise, evaluate
 from trainables.model_files import load_student
 from trainables.teachers import build_teacher
 
+SPEAKING = 5  # candidates from which on a Kendall tau is worth a warning
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -74,7 +76,8 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "teacher": _teacher(run, made),
         "best": _best(best, ranked),
         "finalists": best,
-        **_trust(run, rows, best, config.scheduler.rungs()),
+        **(trust := _trust(run, rows, best, config.scheduler.rungs())),
+        "trust_warnings": trust_warnings(trust, config.retrain.least_tau),
         "rungs": list(config.scheduler.rungs()),
         "objectives": config.objectives,
         "constraints": made.bounds,
@@ -169,6 +172,35 @@ def headline(summary: dict[str, Any]) -> str:
     if without is not None:
         text += f" The same student without KD: {_percent(without)}."
     return text
+
+
+def trust_warnings(trust: dict[str, Any], least: float) -> list[str]:
+    """A sentence for every ranking that agrees too little with the one after it; small numbers are left out.
+
+    Args:
+        trust: `kendall_tau`, `kendall_tau_n` and `rung_kendall_tau` of the summary.
+        least: Kendall tau below which a ranking is not trusted (`retrain.least_tau`).
+    """
+    found = []
+    tau, n = trust["kendall_tau"], trust["kendall_tau_n"]
+    if tau is not None and n >= SPEAKING and tau < least:
+        found.append(
+            f"The ranking of the search agrees with the one after retraining to a Kendall tau of {tau:.2f} only "
+            f"({n} finalists; retrain.least_tau is {least:g}): others may be better than those retrained."
+        )
+    for row in trust["rung_kendall_tau"][:-1]:  # at the last rung nobody is stopped
+        epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
+        figures = (("full retraining", "retrained"), ("the end of the search", "search"))
+        for against, name in figures:
+            tau, n = row[f"tau_{name}"], row[f"n_{name}"]
+            if tau is not None and n >= SPEAKING and tau < least:
+                found.append(
+                    f"Accuracy after {epochs}, by which candidates were stopped, agrees with {against} "
+                    f"to a Kendall tau of {tau:.2f} only ({n} candidates; retrain.least_tau is {least:g}): good ones "
+                    "may have been stopped."
+                )
+                break
+    return found
 
 
 def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> dict[str, Any] | None:

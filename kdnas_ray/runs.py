@@ -56,6 +56,11 @@ def read_summary(run: Path) -> dict[str, Any]:
     return _read_json(run / "summary.json")
 
 
+def read_calibration(run: Path) -> dict[str, Any]:
+    """Content of calibration.json; empty before `kdnas calibrate`."""
+    return _read_json(run / "calibration.json")
+
+
 def read_state(run: Path) -> dict[str, Any]:
     """Time spent and status, kept while a search runs; empty before its first event."""
     return _read_json(run / "state.json")

@@ -17,15 +17,25 @@ from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig, read
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
-from kdnas_ray.report.words import architecture_words, count, percent, recipe_words, search_words
+from kdnas_ray.report.words import architecture_words, count, interval, percent, recipe_words, search_words
 from kdnas_ray.results import headline
-from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary
+from kdnas_ray.runs import read_calibration, read_config, read_jsonl, read_state, read_summary
 from search_spaces import KdnasError, Space, decode
 from search_spaces.drawing import svg
 
 RANKED = 20
 REASONS = 20  # failures shown
-FACTS = ("teacher", "best", "kendall_tau", "kendall_tau_n", "finalists", "rungs", "rung_kendall_tau", "objectives")
+FACTS = (
+    "teacher",
+    "best",
+    "kendall_tau",
+    "kendall_tau_n",
+    "finalists",
+    "rungs",
+    "rung_kendall_tau",
+    "trust_warnings",
+    "objectives",
+)
 
 
 def write_report(run: Path) -> Path:
@@ -49,7 +59,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "count": count}
+    environment.filters |= {"percent": percent, "count": count, "interval": interval}
     return environment.get_template("report.html.jinja")
 
 
@@ -73,6 +83,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "any_retrained": bool(retrained),
         "failed": (failed := [row for row in rows if row["state"] == "failed"])[:REASONS],
         "failed_in_all": len(failed),
+        "calibration": read_calibration(run),
         "recipe": recipe_words(best["recipe"]) if best else None,
         "architecture": architecture_words(best["architecture"]) if best else None,
         "drawing": _drawing(chosen.space, best["architecture"]) if best and chosen else None,

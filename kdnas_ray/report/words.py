@@ -77,6 +77,21 @@ def percent(value: float | None, spread: float | None = None) -> str:
     return f"{value:.2%}" + (f" ± {spread:.2%}" if spread is not None else "")
 
 
+def interval(figure: Mapping[str, float | None], share: bool = False) -> str:
+    """A figure with its 95 % interval, `0.52 (0.10 to 0.81)`; shares of 1 in percent; a dash where it is undefined.
+
+    Args:
+        figure: `value`, `low` and `high`.
+        share: whether it is a share of 1.
+    """
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "–"
+    if share:
+        return f"{value:.2%} ({100 * low:.2f} to {100 * high:.2f})"
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
 def count(value: float | None, digits: int = 0) -> str:
     """A number with thousands separated; a dash for None."""
     return "–" if value is None else f"{value:,.{digits}f}"

@@ -169,6 +169,32 @@ def test_report_retrain_and_compare_read_the_folder(finished):
     assert len(lines(run / "retrained.jsonl")) == 8  # they were all done already
 
 
+def test_calibrate_trains_a_sample_once_and_judges_every_rung_and_proxy(finished):
+    run, _ = finished
+    first = kdnas("calibrate", "run", "--sample", "4", cwd=run.parent)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "Kendall tau" in first.stdout
+    trained = lines(run / "calibration.jsonl")
+    assert {row["epochs"] for row in trained} == {SMALL["retrain"]["epochs"]}
+    again = kdnas("calibrate", "run", "--sample", "4", "--judges", "params,diswot_relation", "--json", cwd=run.parent)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert lines(run / "calibration.jsonl") == trained  # nothing was trained twice
+    found = json.loads(again.stdout)
+    assert found == json.loads((run / "calibration.json").read_text())
+    names = [judge["name"] for judge in found["judges"]]
+    assert names == ["rung_1", "rung_2", "rung_4", "params", "diswot_relation"]
+    # The same training as a finalist's first one is not repeated either.
+    finalists = [r for r in lines(run / "retrained.jsonl") if r["with_kd"] and r["repeat"] == 0]
+    accuracies = {row["id"]: row["val_accuracy"] for row in (*finalists, *trained)}
+    assert not {row["id"] for row in finalists} & {row["id"] for row in trained}
+    rows = {row["id"]: row for row in lines(run / "candidates.jsonl")}
+    for candidate in found["candidates"]:
+        assert candidate["accuracy"] == accuracies[candidate["id"]]
+        assert candidate["scores"]["rung_1"] == rows[candidate["id"]]["curve"][0]["val_accuracy"]
+    assert any(rows[candidate["id"]]["state"] == "pruned" for candidate in found["candidates"])
+    assert 'id="calibration"' in (run / "report.html").read_text()
+
+
 def test_search_whose_features_have_no_room_asks_one_shared_teacher_for_them(tmp_path):
     changes = {
         "budget": {"trials": 2},

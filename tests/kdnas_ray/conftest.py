@@ -1,5 +1,7 @@
 """What the tests of the house share: a run folder, candidates and curves made up by hand."""
 
+import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import pytest
 from optuna.samplers import RandomSampler
 from sessions import Session
 
+from kdnas_ray.config import read
 from kdnas_ray.objectives import OBJECTIVES
-from search_spaces import Architecture
+from search_spaces import Architecture, decode
+from search_spaces.notation import notation
 from trainables.candidate import Candidate
 from trainables.recipe import Recipe, Temperature, Term
 
@@ -104,5 +108,42 @@ def result(curve) -> Callable[..., dict[str, Any]]:
             "curve": curve(*accuracies),
             "train_s": train_s,
         }
+
+    return make
+
+
+OPTIONS = {
+    "name": "resnet", "stages": 1, "stem_widths": [4, 8], "widths": [4, 8, 16], "depths": [1, 2], "kernels": [3],
+    "blocks": ["basic", "separable"],
+}  # fmt: skip
+SPACE = read({"space": OPTIONS}).space
+
+
+def table_accuracy(stem: int, width: int, depth: int, block: str) -> float:
+    return 50 + stem + width + 3 * depth - 5 * (block == "separable")
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory):
+    """A table of all architectures of a small space; `accuracy` in percent."""
+    entries = {}
+    for stem, width, depth, block in itertools.product((4, 8), (4, 8, 16), (1, 2), ("basic", "separable")):
+        decisions = {"stem.width": stem, "stage1.depth": depth, "stage1.width": width, "stage1.kernel": 3}
+        text = notation(SPACE, decode(SPACE, decisions | {"stage1.block": block}))
+        score = table_accuracy(stem, width, depth, block)
+        entries[text] = {"acc": score, "test": score - 1, "params": 100 * width * depth, "flops": 10 * width}
+    path = tmp_path_factory.mktemp("table") / "table.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+@pytest.fixture(scope="module")
+def table_config(table_file):
+    """Makes the configuration of a search on that table."""
+
+    def make(*overrides: str, **more):
+        evaluator = {"name": "table", "path": str(table_file), "metric": "acc", "test": "test"}
+        data = {"space": OPTIONS, "evaluator": evaluator, "tracking": {"enabled": False}, **more}
+        return read(data, ["budget.trials=24", "resources.workers=2", *overrides])
 
     return make

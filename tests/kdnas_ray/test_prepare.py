@@ -308,3 +308,12 @@ def test_plan_when_one_trial_wants_more_than_the_machine_has_then_is_refused(res
         plan(read({"resources": {resource: amount}}))
     assert refused.value.field == f"resources.{resource}"
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("judge", ["params", "flops", "synflow"])
+def test_plan_when_proposals_are_filtered_by_a_judge_then_is_made(judge):
+    assert planned(f"prefilter={judge}").config.prefilter.judge == judge
+
+
+def test_plan_when_the_filter_is_the_evaluators_own_judge_then_is_made():
+    assert planned("prefilter=evaluator", "evaluator={name: blocks, taps: [stage1]}").taps == ("stage1",)

@@ -130,6 +130,14 @@ def test_report_when_the_run_is_finished_then_shows_every_section_filled(finishe
     assert {"pareto", "curves"} <= drawn
 
 
+def test_report_when_a_ranking_is_not_to_be_trusted_then_warns(finished):
+    assert 'class="warning"' not in write_report(finished).read_text()
+    summarise(finished, trust_warnings=["The ranking <b>agrees</b> too little."])
+    assert (
+        '<p class="warning">The ranking &lt;b&gt;agrees&lt;/b&gt; too little.</p>' in write_report(finished).read_text()
+    )
+
+
 def test_report_when_written_then_asks_nothing_of_the_network(finished):
     source = write_report(finished).read_text(encoding="utf8")
     page = Page(source)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from kdnas_ray.config import read
 from kdnas_ray.prepare import Plan, plan
-from kdnas_ray.results import SearchResult, end_record, headline, ranking_table, write_summary
+from kdnas_ray.results import SearchResult, end_record, headline, ranking_table, trust_warnings, write_summary
 from kdnas_ray.runs import append_jsonl, read_summary, write_state
 from trainables.model_files import save_student
 from trainables.teachers import build_teacher
@@ -195,3 +195,31 @@ def test_end_record_when_sent_to_mlflow_then_holds_status_and_known_metrics_only
 
 def test_end_record_when_there_is_no_summary_then_is_whole(run):
     assert end_record(run, "failed")["metrics"] == {}
+
+
+def trust(tau, n, rungs):
+    names = ("epochs", "tau_search", "n_search", "tau_retrained", "n_retrained")
+    taus = [dict(zip(names, rung, strict=True)) for rung in rungs]
+    return {"kendall_tau": tau, "kendall_tau_n": n, "rung_kendall_tau": taus}
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (trust(0.29, 5, []), ["ranking of the search"]),
+        (trust(0.30, 5, []), []),
+        (trust(-1.0, 4, []), []),  # too few to say
+        (trust(None, 9, []), []),
+        (trust(0.9, 9, [(1, 0.1, 8, 0.9, 9), (3, None, 8, 0.0, 9)]), ["after 1 epoch,"]),  # nobody stops at 3
+        (trust(0.9, 9, [(1, 0.1, 8, 0.2, 9), (3, 0.9, 8, 0.0, 9), (9, None, 8, 0.9, 9)]),
+         ["full retraining to a Kendall tau of 0.20", "after 3 epochs"]),
+    ],
+)  # fmt: skip
+def test_warnings_when_a_ranking_of_five_or_more_agrees_too_little_then_name_it(found, told):
+    warnings = trust_warnings(found, 0.3)
+    assert len(warnings) == len(told)
+    assert all(part in warning for part, warning in zip(told, warnings, strict=True))
+
+
+def test_summary_when_there_are_few_finalists_then_warns_of_nothing(filled, made):
+    assert write_summary(filled, made)["trust_warnings"] == []

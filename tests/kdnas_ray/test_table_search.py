@@ -1,6 +1,5 @@
 """Specification of `kdnas_ray.table_search`: a whole search through Ray that trains nothing."""
 
-import itertools
 import json
 
 import pytest
@@ -11,40 +10,17 @@ from kdnas_ray.driver import resume
 from kdnas_ray.live import Narrator
 from kdnas_ray.runs import read_jsonl
 from kdnas_ray.table_search import plan_table
-from search_spaces import KdnasError, decode
-from search_spaces.notation import notation
-
-OPTIONS = {
-    "name": "resnet", "stages": 1, "stem_widths": [4, 8], "widths": [4, 8, 16], "depths": [1, 2], "kernels": [3],
-    "blocks": ["basic", "separable"],
-}  # fmt: skip
-SPACE = read({"space": OPTIONS}).space
-
-
-def accuracy(stem: int, width: int, depth: int, block: str) -> float:
-    return 50 + stem + width + 3 * depth - 5 * (block == "separable")
+from search_spaces import KdnasError
 
 
 @pytest.fixture
-def table(tmp_path):
-    entries = {}
-    for stem, width, depth, block in itertools.product((4, 8), (4, 8, 16), (1, 2), ("basic", "separable")):
-        decisions = {"stem.width": stem, "stage1.depth": depth, "stage1.width": width, "stage1.kernel": 3}
-        text = notation(SPACE, decode(SPACE, decisions | {"stage1.block": block}))
-        score = accuracy(stem, width, depth, block)
-        entries[text] = {"acc": score, "test": score - 1, "params": 100 * width * depth, "flops": 10 * width}
-    (tmp_path / "table.json").write_text(json.dumps(entries))
-    return tmp_path / "table.json"
+def config(table_config):
+    return table_config
 
 
 @pytest.fixture
-def config(table):
-    def make(*overrides: str, **more):
-        evaluator = {"name": "table", "path": str(table), "metric": "acc", "test": "test"}
-        data = {"space": OPTIONS, "evaluator": evaluator, "tracking": {"enabled": False}, **more}
-        return read(data, ["budget.trials=24", "resources.workers=2", *overrides])
-
-    return make
+def table(table_file):
+    return table_file
 
 
 def test_search_finds_the_best_of_the_table_and_trains_nothing_twice(config, tmp_path):
@@ -82,11 +58,11 @@ def test_plan_when_no_architecture_keeps_the_bounds_then_says_so(config):
     assert caught.value.field == "constraints"
 
 
-def test_plan_when_the_table_holds_nothing_of_the_space_then_says_so(config, table):
+def test_plan_when_the_table_holds_nothing_of_the_space_then_says_so(config, table, tmp_path):
     (text, entry), *_ = json.loads(table.read_text()).items()
-    table.write_text(json.dumps({text: entry}))
+    (tmp_path / "one.json").write_text(json.dumps({text: entry}))
     with pytest.raises(KdnasError) as caught:
-        plan_table(config("space.stem_widths=[8]", "space.widths=[8]"))
+        plan_table(config(f"evaluator.path={tmp_path / 'one.json'}", "space.stem_widths=[8]", "space.widths=[8]"))
     assert caught.value.field == "evaluator.path"
 
 

@@ -1,0 +1,120 @@
+"""What surrounds the work on a run: its data in Ray's object store, Ctrl-C in order."""
+
+import contextlib
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+import torch
+
+from kdnas_ray.adapter import Stop
+from kdnas_ray.config import SearchConfig
+from kdnas_ray.environment import ray_session
+from kdnas_ray.live import Narrator
+from kdnas_ray.prepare import Plan, needed_bytes, plan
+from kdnas_ray.runs import read_state, write_state
+from kdnas_ray.table_search import plan_table
+from search_spaces import sample
+from trainables.bank import Bank
+from trainables.distill import Shared
+from trainables.evaluators import Table
+from trainables.layout import channels_last_pays
+from trainables.online import online
+from trainables.teachers import Teacher
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the run folder is complete and `kdnas resume` goes on."""
+
+
+def planned(config: SearchConfig) -> Plan:
+    """The checked search, on a table or on data.
+
+    Raises:
+        KdnasError: it cannot work.
+    """
+    return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
+
+
+@contextlib.contextmanager
+def in_store(
+    run: Path, made: Plan, bank: Bank, teacher: Teacher, arm: Callable[[], Any]
+) -> Iterator[tuple[Shared, ray.ObjectRef]]:
+    """A Ray session; yields what every training reads, and the same in the object store.
+
+    Args:
+        run: the run folder.
+        made: the plan.
+        bank: what the teachers said.
+        teacher: the first one.
+        arm: puts this process's handlers of Ctrl-C and SIGTERM back, see `interrupts`.
+    """
+    config, data = made.config, made.data
+    room = needed_bytes(bank, [data.validation.images, data.test.images])
+    with ray_session(config.resources.workers, config.resources.cpu, room):
+        if made.online:
+            bank = online(bank, teacher.model, made.online, mean=data.mean, std=data.std, pool=config.bank.pool)
+        arm()  # again: Ray put its own handler of SIGTERM in place, which prints a stack of C++ calls
+        shared = Shared(
+            bank=bank,
+            validation=data.validation,
+            task=config.task,
+            space=config.space,
+            mean=data.mean,
+            std=data.std,
+            classes=len(data.classes),
+            rungs=config.scheduler.rungs(),
+            checkpoints=str((run / "trials").resolve()),
+            threads=max(1, int(config.resources.cpu)),
+            device="cuda" if config.resources.gpu else "cpu",
+            channels_last=_channels_last(run, made),
+        )
+        yield shared, ray.put(shared)
+
+
+@contextlib.contextmanager
+def interrupts(stop: Stop, narrator: Narrator) -> Iterator[Callable[[], Any]]:
+    """The first Ctrl-C or SIGTERM ends the work in order, the second at once; yields what arms that once more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield dict
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.reason == "interrupt":
+            raise KeyboardInterrupt
+        stop.reason = "interrupt"
+        narrator.say("Stopping: finished candidates are kept. Once more to stop at once.")
+
+    def arm() -> dict[int, Any]:
+        return {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    kept = arm()
+    try:
+        yield arm
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _channels_last(run: Path, made: Plan) -> bool:
+    """The faster memory layout, measured once a run: a resumed search keeps what it began with."""
+    state = read_state(run)
+    if "channels_last" not in state:
+        config, data = made.config, made.data
+        architecture = sample(config.space, random.Random(config.seed))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, int(config.resources.cpu)))
+        state["channels_last"] = not config.resources.gpu and channels_last_pays(
+            lambda: config.space.build(architecture, data.shape, len(data.classes)),
+            data.shape,
+            len(data.classes),
+            config.recipes.batch_size,
+        )
+        torch.set_num_threads(threads)
+        write_state(run, state)
+    return state["channels_last"]
