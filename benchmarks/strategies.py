@@ -12,14 +12,20 @@ and what was found best by it is scored once by the test accuracy after 200.
 
     python benchmarks/strategies.py --table macro
     python benchmarks/strategies.py --table 201 --samplers evolution predictor:explore=1.0
+
+With `--platform` every search is a whole one on the table evaluator: Ray, two workers, nobody stopped early; then `ms`
+is wall time a candidate.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
+import os
 import re
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,11 +35,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import ray
 from record import tell
 
+from kdnas_ray import search
+from kdnas_ray.config import read
+from kdnas_ray.environment import TUNE_SETTINGS
+from kdnas_ray.live import Narrator
 from kdnas_ray.samplers import SAMPLERS, Around
 from search_spaces import KdnasError, Suggests
 from search_spaces.base import Architecture
+from search_spaces.notation import notation
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 POINTS = (10, 30, 100, 300)
@@ -133,14 +145,48 @@ def searched(name: str, table: Table, evaluations: int, seed: int, workers: int)
     return found, seconds / len(found)
 
 
+def whole_search(
+    name: str, table_name: str, data: Path, evaluations: int, seed: int
+) -> tuple[list[tuple[Any, ...]], float]:
+    """What a search through the whole platform evaluates, in the order in which it ended; its seconds a candidate."""
+    sampler, _, given = name.partition(":")
+    settings = {key: json.loads(value) for key, value in (pair.split("=") for pair in given.split(",") if given)}
+    space, file, metric, test = {
+        "macro": ("nasbench_macro", "nas_bench_macro/nas-bench-macro_cifar10.json", "mean_acc", "mean_acc"),
+        "201": ("nasbench201", "nas_bench_201/nas_bench_201.parquet", "cifar100_val_12", "cifar100_test_200"),
+    }[table_name]
+    config = read(
+        {
+            "space": space,
+            "evaluator": {"name": "table", "path": str(data / file), "metric": metric, "test": test},
+            "sampler": {"name": sampler, **settings},
+            "scheduler": {"name": "full", "max_epochs": 12},
+            "budget": {"trials": evaluations},
+            "resources": {"workers": 2},
+            "tracking": {"enabled": False},
+            "seed": seed,
+        }
+    )
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        rows = search(config, Path(folder) / "run", Narrator()).candidates
+    trained = [Architecture.of(row["architecture"]) for row in rows if row["state"] == "complete"]
+    texts = [notation(config.space, architecture) for architecture in trained]
+    found = [tuple(re.findall(r"\|?([a-z0-9_]+)~", text) or text) for text in texts]
+    return found, (time.perf_counter() - began) / len(found)
+
+
 def one(
-    job: tuple[str, str, int], data: Path, evaluations: int, workers: int
+    job: tuple[str, str, int], data: Path, evaluations: int, workers: int, platform: bool
 ) -> tuple[list[tuple[float, float]], float]:
     """Regrets of one seed and the processor seconds a proposal."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, table_name, seed = job
     table = TABLES[table_name](data)
-    found, seconds = searched(name, table, evaluations, seed, workers)
+    if platform:
+        found, seconds = whole_search(name, table_name, data, evaluations, seed)
+    else:
+        found, seconds = searched(name, table, evaluations, seed, workers)
     return regrets(table, found, [point for point in POINTS if point <= evaluations]), seconds
 
 
@@ -170,6 +216,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--workers", type=int, default=1, help="proposals that are out at a time")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--platform", action="store_true", help="through Ray, two workers, on the table evaluator")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
     points = [point for point in POINTS if point <= chosen.evaluations]
@@ -177,11 +224,16 @@ def main() -> None:
     columns = ["regret"] if table.seen is table.scored else ["regret", "regret of the score"]
     biggest = sorted(table.seen, key=table.size, reverse=True)
     rows = [row("flops", columns, points, [(regrets(table, biggest, points), 0.0)])]
-    run = partial(one, data=chosen.data, evaluations=chosen.evaluations, workers=chosen.workers)
+    settings = {"data": chosen.data, "evaluations": chosen.evaluations, "workers": chosen.workers}
+    run = partial(one, **settings, platform=chosen.platform)
+    if chosen.platform:
+        os.environ.update(TUNE_SETTINGS)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     with ProcessPoolExecutor(chosen.processes) as pool:
+        each = map if chosen.platform else pool.map
         for name in chosen.samplers:
             try:
-                runs = list(pool.map(run, [(name, chosen.table, seed) for seed in range(chosen.seeds)]))
+                runs = list(each(run, [(name, chosen.table, seed) for seed in range(chosen.seeds)]))
             except KdnasError as error:
                 print(f"{name} is left out: {error}", file=sys.stderr)
                 continue

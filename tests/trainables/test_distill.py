@@ -199,7 +199,7 @@ def test_saving_before_the_first_step_is_possible_and_loads_as_the_beginning(ope
 
 
 def test_diverged_candidate_reports_a_failure_and_the_actor_goes_on(opened, reference):
-    wild = dataclasses.replace(CANDIDATE, recipe=Recipe(batch_size=32, learning_rate=1e30))
+    wild = dataclasses.replace(CANDIDATE, recipe=Recipe(batch_size=32, learning_rate=100.0, weight_decay=1.0))
     trainable = opened(wild)
     result = trainable.train()
     assert result["done"]

@@ -125,7 +125,7 @@ def test_recipe_space_suggests_what_optuna_recorded_when_it_is_replayed(recipes)
         assert {term.tap for term in recipe.terms if term.tap} <= set(recipes.needed_taps())
         suggested.add(recipe)
         study.tell(trial, 0.0)
-    assert len(suggested) == 30
+    assert len(suggested) == (30 if study.trials[0].params else 1)
 
 
 def test_simple_recipes_stay_in_their_ranges():
