@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from kdnas_ray.journal import Journal
 from kdnas_ray.objectives import excess
-from search_spaces import KdnasError, RunError, Space
+from search_spaces import Architecture, KdnasError, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
 from trainables.loop import Point
@@ -84,6 +84,7 @@ class StudyAdapter(Searcher):
         seed: candidates' seeds derive from it.
         stop: says why to end.
         sieve: lets only some proposals through to training.
+        identity: text that is the same for architectures whose results are the same; the space's canonical form.
         scores: further numbers of a candidate that are known before training: proxies that are objectives.
     """
 
@@ -102,6 +103,7 @@ class StudyAdapter(Searcher):
         seed: int,
         stop: Stop,
         sieve: Sieve | None = None,
+        identity: Callable[[Architecture], str] | None = None,
         scores: Callable[[Candidate], Mapping[str, float]] = lambda candidate: {},
     ) -> None:
         super().__init__(metric="val_accuracy", mode="max")
@@ -114,9 +116,10 @@ class StudyAdapter(Searcher):
         self._running: dict[str, Opened] = {}
         self._reported: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
+        self._identity = identity or (lambda architecture: canonical(space, architecture))
         self._known: dict[str, str] = {}  # what was trained or is being trained, and as which candidate
         for row in self.journal.rows.values():
-            if row["state"] in ("complete", "pruned"):
+            if row["state"] != "rejected":
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
         self._sieve, self._scores = sieve, scores
         self._passed: deque[Opened] = deque()
@@ -125,9 +128,8 @@ class StudyAdapter(Searcher):
 
     def has_work(self) -> bool:
         """Whether there is a candidate left to train."""
-        if self.exhausted:
-            return False
-        return bool(self._waiting) or self._trials is None or self._created < self._trials
+        more = self._trials is None or self._created < self._trials
+        return bool(self._waiting or self._passed) or (more and not self.exhausted)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Configuration of the next trial, or `Searcher.FINISHED`."""
@@ -138,7 +140,9 @@ class StudyAdapter(Searcher):
         elif self._trials is not None and self._created >= self._trials:
             return Searcher.FINISHED
         else:
-            found = self._propose() if self._sieve is None else self._sifted(self._sieve)
+            # What an evaluator proposes needs no other judge.
+            ahead = self._sieve and self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            found = self._propose() if self._sieve is None or ahead else self._sifted(self._sieve)
             if found is None:
                 return Searcher.FINISHED
             opened = found
@@ -186,9 +190,10 @@ class StudyAdapter(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore, see `save`."""
 
-    def _propose(self) -> Opened | None:
+    def _propose(self, sifting: bool = False) -> Opened | None:
+        if self.exhausted:
+            return None
         closest: tuple[float, str] | None = None
-        repeated = 0
         for _ in range(REJECTIONS):
             trial = self.study.ask()
             candidate = Candidate(
@@ -203,19 +208,18 @@ class StudyAdapter(Searcher):
             reason = _over_text(costs, self._bounds)
             if not reason:
                 if self._same(candidate) in self._known:
-                    repeated += 1
                     self._tell_again(candidate, costs)
                     continue
                 scores = self._scores(candidate)
                 reason = ", ".join(f"{name} is {score}" for name, score in scores.items() if not math.isfinite(score))
                 if not reason:
-                    _note(trial, scores if self._sieve else {**scores, "candidate": candidate.to_json()})
+                    _note(trial, scores if sifting else {**scores, "candidate": candidate.to_json()})
                     return Opened(candidate, {**costs, **scores})
             self._reject(candidate, costs, reason)
             worst = max(over.values(), default=0.0)
             if closest is None or worst < closest[0]:
                 closest = (worst, reason)
-        if closest is None or repeated > REJECTIONS / 2:
+        if closest is None or self._known:  # what keeps the constraints is known by now
             self.exhausted = True
             return None
         self.error = RunError(
@@ -229,7 +233,7 @@ class StudyAdapter(Searcher):
         """The next of those that passed the sieve; draws anew when there is none left."""
         if not self._passed:
             drawn: dict[str, Opened] = {}
-            while len(drawn) < sieve.propose and (found := self._propose()) is not None:
+            while len(drawn) < sieve.propose and (found := self._propose(sifting=True)) is not None:
                 same = self._same(found.candidate)
                 self._known[same] = found.candidate.id
                 drawn[same] = found
@@ -252,7 +256,7 @@ class StudyAdapter(Searcher):
     def _same(self, candidate: Candidate) -> str:
         """Text that is the same for candidates whose trainings differ in the seed alone."""
         recipe = json.dumps(candidate.recipe.to_json(), sort_keys=True)
-        return canonical(self._space, candidate.architecture) + recipe
+        return self._identity(candidate.architecture) + recipe
 
     def _tell_again(self, candidate: Candidate, costs: Mapping[str, float]) -> None:
         """What was trained already is not trained again: the study hears the result once more."""
@@ -273,6 +277,7 @@ class StudyAdapter(Searcher):
             self.study.tell(_number(candidate.id), state=TrialState.PRUNED)
         else:
             _note(trial, {"curve": known["curve"], "same_as": known["id"]})
+            self._report(trial, known["curve"])
             self._tell({**known, "id": candidate.id})
 
     def _on_rung(self, candidate: Candidate, curve: Sequence[Point]) -> None:
@@ -282,10 +287,13 @@ class StudyAdapter(Searcher):
         self._reported[candidate.id] = len(curve)
         trial = self._trial(candidate)
         trial.set_user_attr("curve", list(curve))
-        if len(self._objectives) == 1:  # Optuna has intermediate values for single objectives only
-            for point in curve[known:]:
-                trial.report(point["val_accuracy"], int(point["epoch"]))
+        self._report(trial, curve[known:])
         self.journal.rung(candidate, curve)
+
+    def _report(self, trial: optuna.Trial, points: Sequence[Point]) -> None:
+        if len(self._objectives) == 1:  # Optuna has intermediate values for single objectives only
+            for point in points:
+                trial.report(point["val_accuracy"], int(point["epoch"]))
 
     def _on_worker_death(self, opened: Opened, train_s: float) -> None:
         # Not left to Tune: it counts one death twice where two calls to the actor were under way, and gives up.

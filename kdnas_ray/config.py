@@ -391,6 +391,8 @@ def _override(data: dict[str, Any], override: str) -> None:
         child = here[step] if isinstance(step, int) else here.get(step)
         if key in CONSTRAINABLE and isinstance(child, (int, float)):  # `params: 5000` written short
             child = {"max": child}
+        if key == "prefilter" and isinstance(child, str):
+            child = {"judge": child}
         if isinstance(child, str):  # `space: resnet` written short: keep the name, add the option
             child = {"name": child}
         if not isinstance(child, (dict, list)):
@@ -467,6 +469,7 @@ def _owner(target: Any, path: Sequence[Any]) -> Any:
         if part in fields:
             found = fields[part]
             target = found.annotation if _is_model(target) else found.type
+            target = next((part for part in get_args(target) if _is_model(part)), target)  # of `X | None`
         elif get_args(target):  # the values of a dictionary or list
             target = get_args(target)[-1]
     return target

@@ -272,6 +272,7 @@ def _search_phase(
         stop=stop,
         sieve=sieve,
         scores=scores,
+        identity=made.identity,
     )
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None
@@ -287,7 +288,7 @@ def _search_phase(
             _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
     journal.save_time()
     if adapter.exhausted:
-        narrator.say("The search ends here: what is proposed was trained already.")
+        narrator.say("The search ends here: nothing new is proposed that keeps the constraints.")
     if adapter.error is not None:
         raise adapter.error
 

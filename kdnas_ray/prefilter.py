@@ -9,11 +9,14 @@ from kdnas_ray.adapter import Sieve
 from kdnas_ray.config import Prefilter, SearchConfig
 from kdnas_ray.objectives import CONSTRAINABLE
 from kdnas_ray.prepare import Plan
+from search_spaces import KdnasError
 from trainables.candidate import Candidate, build_model
 from trainables.distill import Shared
 from trainables.evaluators.base import Prepared
 from trainables.loop import Normalise
 from trainables.proxies import PROXIES, Probe
+
+Judge = Callable[[Sequence[Candidate]], list[float]]
 
 
 def make_sieve(config: SearchConfig, made: Plan, shared: Shared | None, prepared: Prepared) -> Sieve | None:
@@ -28,13 +31,11 @@ def make_sieve(config: SearchConfig, made: Plan, shared: Shared | None, prepared
     settings = config.prefilter
     if settings is None:
         return None
-    score = make_judge(settings.judge, settings.batch_size, made, shared, prepared)
-    return Sieve(settings.judge, settings.propose, settings.keep, score)
+    judge = make_judge(settings.judge, settings.batch_size, made, shared, prepared)
+    return Sieve(settings.judge, settings.propose, settings.keep, lambda candidates: _scored(judge, candidates))
 
 
-def make_judge(
-    name: str, samples: int, made: Plan, shared: Shared | None, prepared: Prepared
-) -> Callable[[Sequence[Candidate]], list[float]]:
+def make_judge(name: str, samples: int, made: Plan, shared: Shared | None, prepared: Prepared) -> Judge:
     """Scores candidates before training, more is better.
 
     Args:
@@ -52,7 +53,7 @@ def make_judge(
         return lambda candidates: judge([candidate.architecture for candidate in candidates])
     assert shared is not None
     probe = make_probe(shared, samples, made.config.seed)
-    return lambda candidates: [proxy_score(name, shared, candidate, probe) for candidate in candidates]
+    return _proxy_judge(name, shared, probe)
 
 
 def make_scores(config: SearchConfig, shared: Shared) -> Callable[[Candidate], dict[str, float]]:
@@ -61,7 +62,23 @@ def make_scores(config: SearchConfig, shared: Shared) -> Callable[[Candidate], d
     if not names:
         return lambda candidate: {}
     probe = make_probe(shared, (config.prefilter or Prefilter()).batch_size, config.seed)
-    return lambda candidate: {name: proxy_score(name, shared, candidate, probe) for name in names}
+    judges = {name: _proxy_judge(name, shared, probe) for name in names}
+    return lambda candidate: {name: _scored(judge, [candidate])[0] for name, judge in judges.items()}
+
+
+def _proxy_judge(name: str, shared: Shared, probe: Probe) -> Judge:
+    return lambda candidates: [proxy_score(name, shared, candidate, probe) for candidate in candidates]
+
+
+def _scored(judge: Judge, candidates: Sequence[Candidate]) -> list[float]:
+    """A score each; the lowest there is for a network that the judge cannot see through (one without an activation)."""
+    found = []
+    for candidate in candidates:
+        try:
+            found += judge([candidate])
+        except KdnasError:
+            found.append(-np.inf)
+    return found
 
 
 def make_probe(shared: Shared, size: int, seed: int) -> Probe:

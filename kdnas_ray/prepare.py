@@ -19,7 +19,9 @@ from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.counting import count, count_model
 from kdnas_ray.objectives import CONSTRAINABLE, limits
 from kdnas_ray.runs import check_creatable
+from kdnas_ray.samplers import Around
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
+from search_spaces.notation import canonical
 from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank, pooled
@@ -56,6 +58,10 @@ class Plan:
     taps: tuple[str, ...]
     online: dict[str, tuple[int, ...]]
     costs: Callable[[Architecture], dict[str, int]]
+
+    def identity(self, architecture: Architecture) -> str:
+        """Text that is the same for architectures whose results are the same."""
+        return canonical(self.config.space, architecture)
 
 
 def plan(config: SearchConfig) -> Plan:
@@ -102,6 +108,7 @@ def plan(config: SearchConfig) -> Plan:
         if bound.of_teacher is not None
     )
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
+    check_sampler(config, costs)
     return Plan(config, data, teacher_costs, bounds, () if online else taps, online, costs)
 
 
@@ -128,6 +135,12 @@ def check_prefilter(config: SearchConfig) -> None:
             value=judge,
             remedy=f"choose {' or '.join(CONSTRAINABLE)}",
         )
+
+
+def check_sampler(config: SearchConfig, costs: Callable[[Architecture], dict[str, int]]) -> None:
+    """Refuses a sampler that cannot work on this space, or whose package is not installed."""
+    around = Around(config.space, config.recipes, costs, list, config.scheduler.max_epochs)
+    config.sampler.make(config.seed, lambda trial: [0.0], around)
 
 
 def load_data(config: SearchConfig) -> Data:

@@ -13,8 +13,8 @@ from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.hardware.counting import count
 from kdnas_ray.objectives import limits
-from kdnas_ray.prepare import Plan, check_prefilter
-from kdnas_ray.runs import append_jsonl, read_jsonl
+from kdnas_ray.prepare import Plan, check_prefilter, check_sampler
+from kdnas_ray.runs import append_jsonl, read_jsonl, read_teacher_facts
 from search_spaces import Architecture, KdnasError, sample
 from search_spaces.notation import notation, parse
 from trainables.evaluators.table import COSTS, Results, SharedTable, Table, read_table
@@ -32,6 +32,10 @@ class TablePlan(Plan):
     """
 
     results: Results
+
+    def identity(self, architecture: Architecture) -> str:
+        """What the table calls it: two lines of a table are two results, though their networks be the same."""
+        return self.results.find(self.config.space, architecture) or super().identity(architecture)
 
     @property
     def shared(self) -> SharedTable:
@@ -58,7 +62,7 @@ def plan_table(config: SearchConfig) -> TablePlan:
     def draw() -> Architecture:
         for _ in range(TRIED):
             architecture = sample(config.space, rng)
-            if notation(config.space, architecture) in results.entries:
+            if results.find(config.space, architecture):
                 return architecture
         raise KdnasError(
             f"the table holds none of {TRIED} architectures drawn from the space, such as",
@@ -68,12 +72,21 @@ def plan_table(config: SearchConfig) -> TablePlan:
         )
 
     check_constraints(draw, costs, bounds)
+    check_sampler(config, costs)
     return TablePlan(config, settings.data(), reference, bounds, (), {}, costs, results)
 
 
 def write_reference(run: Path, made: TablePlan) -> float:
     """Write the table's best architecture where other runs describe their teacher; returns its validation accuracy."""
     results = made.results
+    known = read_teacher_facts(run)
+    if known.get("digest", results.digest) != results.digest:
+        raise KdnasError(
+            "the table is another than the one that this search began with",
+            field="evaluator.path",
+            value=str(made.config.evaluator.path),
+            remedy="put the old one back, or start a new search",
+        )
     text, entry = results.best()
     accuracy = results.accuracy(entry, list(results.columns.values())[-1])
     facts = {
@@ -112,7 +125,7 @@ def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[
 
     def costs(architecture: Architecture) -> dict[str, int]:
         if architecture not in known:
-            entry = results.entries.get(notation(config.space, architecture), {})
+            entry = results.entries.get(results.find(config.space, architecture) or "", {})
             if all(name in entry for name in COSTS):
                 known[architecture] = {name: int(entry[name]) for name in COSTS}
             else:

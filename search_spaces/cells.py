@@ -18,6 +18,10 @@ class Zero(nn.Module):
         super().__init__()
         self.stride = stride
 
+    def extra_repr(self) -> str:
+        """What its weights' shapes do not say."""
+        return f"stride={self.stride}"
+
     def forward(self, x: Tensor) -> Tensor:
         """Zeros, `[batch, channels, h / stride, w / stride]`."""
         # A product, not new zeros: what lies before it still gets a gradient, of 0.

@@ -283,6 +283,10 @@ class _CellModule(nn.Module):
             _operation(name, self.widths[v]) for v, name in enumerate(cell.operations, start=1)
         )
 
+    def extra_repr(self) -> str:
+        """What its weights' shapes do not say."""
+        return f"matrix={self.matrix}"
+
     def forward(self, x: Tensor) -> Tensor:
         """Value of the output vertex, `[batch, out, h, w]`."""
         values = [x]

@@ -149,6 +149,10 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
 
+    def extra_repr(self) -> str:
+        """What its weights' shapes do not say."""
+        return f"heads={self.heads}"
+
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `[batch, tokens, width]`."""
         x = x + self._attend(self.norm1(x))

@@ -79,7 +79,10 @@ def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Tr
     peer = None
     if candidate.recipe.mutual:
         build = (shared.space, candidate.architecture, (channels, height, width), shared.classes)
-        peer = build_model(*build, candidate.seed + PEER_SEED).to(shared.device, memory_format=layout)  # type: ignore[call-overload]
+        peer = build_model(*build, candidate.seed + PEER_SEED)
+        if shared.start is not None:
+            shared.start.inherit(candidate.architecture, peer)
+        peer = peer.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
     return start(model, candidate.recipe, shared.bank, seed=candidate.seed, total_epochs=total_epochs, peer=peer)
 
 

@@ -100,7 +100,9 @@ class PredictorSampler(Planner):
         return weighted.min(axis=1) + 0.05 * weighted.sum(axis=1)
 
     def _fit(self, history: History) -> None:
-        rows = history.ended[: len(history.ended) // self._options.refit * self._options.refit] or history.ended
+        rows = history.ended[: len(history.ended) // self._options.refit * self._options.refit]
+        if not any(row.scores is not None for row in rows):
+            rows = history.ended
         numbers = [row.number for row in rows]
         if numbers == self._fitted:
             return

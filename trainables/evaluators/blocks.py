@@ -14,7 +14,7 @@ from search_spaces import Architecture, KdnasError, Shape, Space, crossover, dec
 from search_spaces.base import TappedModel
 from trainables.candidate import build_model
 from trainables.distill import Shared
-from trainables.evaluators.base import Prepared, Workshop
+from trainables.evaluators.base import Prepared, Workshop, check_options, load_state
 from trainables.evaluators.steps import batches, normaliser
 from trainables.losses.base import Projector
 from trainables.model_files import save_state
@@ -56,14 +56,7 @@ class Blocks:
     judges: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, least in (("pool", 1), ("epochs", 1), ("batch_size", 2), ("proposals", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise KdnasError("too small", field=f"evaluator.{name}", value=value, remedy=f"choose {least} or more")
-        if self.learning_rate <= 0:
-            raise KdnasError(
-                "not possible", field="evaluator.learning_rate", value=self.learning_rate, remedy="choose above 0"
-            )
+        check_options(self, {"pool": 1, "epochs": 1, "batch_size": 2, "proposals": 1}, ("learning_rate",))
         if not self.taps or len(set(self.taps)) < len(self.taps):
             raise KdnasError(
                 "one at least, none twice",
@@ -82,6 +75,16 @@ class Blocks:
                     value=tap,
                     remedy=f"their taps: {', '.join(space.taps())}",
                 )
+        stages = tuple(tap for tap in space.taps() if tap in self.taps and tap not in ("penultimate", "logits"))
+        if stages != self.taps:
+            raise KdnasError(
+                "stages only, from input to output",
+                field="evaluator.taps",
+                value=list(self.taps),
+                remedy=f"for example [{', '.join(stages)}]",
+            )
+        with torch.device("meta"):
+            split_at(space.build(sample(space, random.Random(0)), (1, 32, 32), 2), self.taps)
 
     def needed_taps(self) -> tuple[str, ...]:
         """Teacher taps that the bank has to hold."""
@@ -92,7 +95,7 @@ class Blocks:
         path = workshop.folder / FILE
         shared, rng = workshop.shared, random.Random(workshop.seed)
         if path.exists():
-            found = torch.load(path, weights_only=True)
+            found = load_state(path)
         else:
             inputs = shape_of(shared), shared.classes
             drawn = [sample(shared.space, rng) for _ in range(self.pool)]
@@ -180,7 +183,7 @@ def split_at(model: nn.Module, taps: Sequence[str]) -> list[nn.Sequential]:
     Raises:
         KdnasError: the model is no chain of named parts.
     """
-    if not isinstance(model, TappedModel):
+    if not isinstance(model, TappedModel) or type(model).forward is not TappedModel.forward:
         raise KdnasError(
             "its networks are no chain of stages",
             field="space",

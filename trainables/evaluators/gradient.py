@@ -15,7 +15,7 @@ from search_spaces import SPACES, Architecture, KdnasError, decode
 from search_spaces.sharing import Mixed, SuperNet, check_shares
 from trainables.bank import Batch
 from trainables.distill import Shared
-from trainables.evaluators.base import Prepared, Workshop
+from trainables.evaluators.base import Prepared, Workshop, check_options, load_state
 from trainables.evaluators.steps import batches, distillation, normaliser
 from trainables.evaluators.supernet import new_supernet
 from trainables.model_files import save_state
@@ -68,17 +68,11 @@ class Gradient:
             raise KdnasError(
                 "unknown method", field="evaluator.method", value=self.method, remedy=f"one of {', '.join(METHODS)}"
             )
-        for name, least in (("epochs", 1), ("batch_size", 2), ("proposals", 1), ("flops", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise KdnasError("too small", field=f"evaluator.{name}", value=value, remedy=f"choose {least} or more")
-        for name in ("learning_rate", "architecture_rate", "temperature", "heat"):
-            if getattr(self, name) <= 0:
-                raise KdnasError(
-                    "not possible", field=f"evaluator.{name}", value=getattr(self, name), remedy="choose above 0"
-                )
-        if not 0 <= self.alpha <= 1:
-            raise KdnasError("a share", field="evaluator.alpha", value=self.alpha, remedy="choose 0 to 1")
+        check_options(
+            self,
+            {"epochs": 1, "batch_size": 2, "proposals": 1, "flops": 0, "weight_decay": 0},
+            ("learning_rate", "architecture_rate", "temperature", "heat"),
+        )
 
     def check(self, space: Any) -> None:
         """Refuses a space that cannot be relaxed."""
@@ -88,7 +82,7 @@ class Gradient:
         """The architectures that were chosen, the last first."""
         path = workshop.folder / FILE
         if path.exists():
-            found = torch.load(path, weights_only=True)
+            found = load_state(path)
         else:
             workshop.say("Gradient search: learning which operations to keep")
             chosen, told = workshop.each(learn_architecture, [(workshop.reference, self, workshop.seed)])[0]
@@ -98,6 +92,8 @@ class Gradient:
         space = workshop.shared.space
         kept = (decode(space, decisions) for decisions in reversed(found["chosen"]))
         distinct = [architecture for architecture in dict.fromkeys(kept) if workshop.keeps(architecture)]
+        if not distinct:
+            workshop.say("Gradient search: none of the chosen architectures keeps the constraints; see evaluator.flops")
         return Prepared(proposals=tuple(distinct[: self.proposals]))
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces import SPACES, Architecture, KdnasError, sample
+from search_spaces import SPACES, Architecture, sample
 from search_spaces.sharing import Shares, SuperNet, check_shares, inherited
 from trainables.distill import Shared
-from trainables.evaluators.base import Prepared, Workshop
+from trainables.evaluators.base import Prepared, Workshop, check_options, load_state
 from trainables.evaluators.steps import batches, distillation, normaliser, soft
 from trainables.loop import device_of, evaluate
 from trainables.model_files import save_state
@@ -56,17 +56,9 @@ class OneShot:
     judges: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("paths", 0), ("batch_size", 2)):
-            value = getattr(self, name)
-            if value < least:
-                raise KdnasError("too small", field=f"evaluator.{name}", value=value, remedy=f"choose {least} or more")
-        for name in ("learning_rate", "temperature"):
-            if getattr(self, name) <= 0:
-                raise KdnasError(
-                    "not possible", field=f"evaluator.{name}", value=getattr(self, name), remedy="choose above 0"
-                )
-        if not 0 <= self.alpha <= 1:
-            raise KdnasError("a share", field="evaluator.alpha", value=self.alpha, remedy="choose 0 to 1")
+        check_options(
+            self, {"epochs": 1, "paths": 0, "batch_size": 2, "weight_decay": 0}, ("learning_rate", "temperature")
+        )
 
     def check(self, space: Any) -> None:
         """Refuses a space whose architectures cannot share weights."""
@@ -77,7 +69,7 @@ class OneShot:
         path = workshop.folder / FILE
         net = new_supernet(workshop.shared, workshop.seed)
         if path.exists():
-            net.load_state_dict(torch.load(path, weights_only=True))
+            net.load_state_dict(load_state(path))
             workshop.say("Supernet: trained in an earlier session")
         else:
             workshop.say(f"Supernet: training {sum(p.numel() for p in net.parameters()):,} shared parameters")

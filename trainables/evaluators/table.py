@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,15 @@ import pyarrow
 import pyarrow.parquet
 from ray import tune
 
-from search_spaces import Architecture, KdnasError, Space, first_line
-from search_spaces.notation import notation, parse
+from search_spaces import Architecture, KdnasError, Space, first_line, sample
+from search_spaces.notation import canonical, notation, parse
 from trainables.candidate import Candidate
 from trainables.loop import Point
 from trainables.tasks.base import Data, Split
 
 ARCHITECTURE = "architecture"  # column of a Parquet table
 COSTS = ("params", "flops")  # taken from the table where it has them
+SAMPLED = 100  # architectures by which a table shows whether it holds every notation
 NOISE = 0.1  # of a simulated accuracy at the start, relative to the final one; falls to 0
 
 Entry = Mapping[str, Any]  # a row of the table: numbers by column
@@ -83,17 +85,24 @@ class Results:
         entries: numbers of each architecture, by its notation.
         columns: column of the validation accuracy by epoch, see `Table.columns`.
         test: column that finalists are scored on.
-        percent: columns whose values are in percent.
+        percent: whether accuracies are in percent.
         chance: accuracy of guessing, where simulated curves start.
         digest: of the file.
+        classes: notation of one architecture of each canonical form; empty where the table holds every notation.
     """
 
     entries: Mapping[str, Entry]
     columns: Mapping[int | None, str]
     test: str
-    percent: frozenset[str]
+    percent: bool
     chance: float
     digest: str
+    classes: Mapping[str, str]
+
+    def find(self, space: Space, architecture: Architecture) -> str | None:
+        """Notation under which the table holds the architecture, or one that builds the same network; None if none."""
+        text = notation(space, architecture)
+        return text if text in self.entries else self.classes.get(canonical(space, architecture))
 
     def entry(self, space: Space, architecture: Architecture) -> Entry:
         """Numbers of the architecture.
@@ -101,8 +110,9 @@ class Results:
         Raises:
             KdnasError: the table does not hold it.
         """
-        text = notation(space, architecture)
-        if text not in self.entries:
+        text = self.find(space, architecture)
+        if text is None:
+            text = notation(space, architecture)
             raise KdnasError(
                 "the table does not hold this architecture",
                 field="evaluator.path",
@@ -116,7 +126,7 @@ class Results:
         value = entry[column]
         if isinstance(value, list):
             value = float(np.mean(value)) if seed is None else value[seed % len(value)]
-        return value / 100 if column in self.percent else value
+        return value / 100 if self.percent else value
 
     def best(self) -> tuple[str, Entry]:
         """Notation and numbers of the architecture that the finalists' column holds for the best."""
@@ -191,10 +201,34 @@ def read_table(settings: Table, space: Space, epochs: int) -> Results:
             value=epochs,
             remedy=f"choose scheduler.max_epochs={last}",
         )
-    entries = {_own_notation(space, text): entry for text, entry in entries.items()}
-    percent = {name for name in wanted if max(np.max(entry[name]) for entry in entries.values()) > 1}
+    written = {_own_notation(space, text): entry for text, entry in entries.items()}
+    if len(written) < len(entries):
+        raise KdnasError(
+            f"{len(entries) - len(written)} architectures stand in the table twice, written differently",
+            field="evaluator.path",
+            value=str(settings.path),
+            remedy="keep one line each",
+        )
+    for name, field in wanted.items():
+        values = [np.ravel(entry[name]) for entry in entries.values()]
+        low, high = min(map(np.min, values)), max(map(np.max, values))
+        if low < 0 or high > 100:
+            raise KdnasError(
+                f"no accuracies: from {low:g} to {high:g}",
+                field=field,
+                value=name,
+                remedy="0 to 1, or 0 to 100 percent",
+            )
+    percent = max(np.max(entry[name]) for entry in entries.values() for name in wanted) > 1
     digest = hashlib.sha256(raw).hexdigest()[:16]
-    return Results(entries, columns, test, frozenset(percent), 1 / settings.classes, digest)
+    return Results(written, columns, test, percent, 1 / settings.classes, digest, _classes(space, written))
+
+
+def _classes(space: Space, entries: Mapping[str, Entry]) -> dict[str, str]:
+    rng = random.Random(0)
+    if all(notation(space, sample(space, rng)) in entries for _ in range(SAMPLED)):
+        return {}
+    return {canonical(space, parse(space, text)): text for text in entries}
 
 
 def _own_notation(space: Space, text: str) -> str:
@@ -213,29 +247,46 @@ def _entries(path: Path) -> tuple[dict[str, dict[str, Any]], bytes]:
     try:
         raw = path.read_bytes()
         if path.suffix == ".json":
-            found = json.loads(raw)
+            found = json.loads(raw, object_pairs_hook=_once)
         else:
             rows = pyarrow.parquet.read_table(pyarrow.BufferReader(raw)).to_pylist()
-            found = {row.pop(ARCHITECTURE): row for row in rows}
+            found = _once([(row.pop(ARCHITECTURE), row) for row in rows])
     except KeyError as error:
         raise KdnasError(
             f"the table has no column {ARCHITECTURE!r}", field="evaluator.path", value=str(path), remedy="rename one"
         ) from error
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, OverflowError, pyarrow.ArrowException) as error:
         raise KdnasError(
             f"cannot be read as a table ({first_line(error)})",
             field="evaluator.path",
             value=str(path),
             remedy="give a .json or .parquet file, see `kdnas list evaluators`",
         ) from error
-    if not isinstance(found, dict) or not found or not all(isinstance(entry, dict) for entry in found.values()):
+    texts = isinstance(found, dict) and all(isinstance(text, str) for text in found)
+    if not texts or not found or not all(isinstance(entry, dict) for entry in found.values()):
         raise KdnasError(
             "holds no table",
             field="evaluator.path",
             value=str(path),
             remedy="JSON: an object of architecture to an object of numbers",
         )
+    for text, entry in found.items():
+        for name in COSTS:
+            if name in entry and (isinstance(entry[name], list) or not _numbers(entry[name])):
+                raise KdnasError(
+                    f"{name} of {text} is no number",
+                    field="evaluator.path",
+                    value=entry[name],
+                    remedy="complete the column, or leave it out: it is counted then",
+                )
     return found, raw
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("something stands in it twice")
+    return found
 
 
 def _numbers(value: Any) -> bool:
@@ -265,7 +316,7 @@ class TableTrial(tune.Trainable):
             shared.results.entry(shared.space, self.candidate.architecture)
         except KdnasError as error:
             return {"failure": f"{error.problem}: {error.value}", "done": True}
-        text = notation(shared.space, self.candidate.architecture)
+        text = shared.results.find(shared.space, self.candidate.architecture) or ""
         curve = shared.results.curve(text, self.candidate.seed, shared.rungs[-1])[:until]
         return {
             "epoch": until,
