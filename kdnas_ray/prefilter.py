@@ -72,13 +72,12 @@ def _proxy_judge(name: str, shared: Shared, probe: Probe) -> Judge:
 
 def _scored(judge: Judge, candidates: Sequence[Candidate]) -> list[float]:
     """A score each; the lowest there is for a network that the judge cannot see through (one without an activation)."""
-    found = []
-    for candidate in candidates:
-        try:
-            found += judge([candidate])
-        except KdnasError:
-            found.append(-np.inf)
-    return found
+    try:
+        return judge(candidates)
+    except KdnasError:
+        if len(candidates) == 1:
+            return [-np.inf]
+        return [score for candidate in candidates for score in _scored(judge, [candidate])]
 
 
 def make_probe(shared: Shared, size: int, seed: int) -> Probe:

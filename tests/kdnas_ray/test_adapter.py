@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from sessions import RUNGS, Widths, costs_of
 
-from kdnas_ray.adapter import FAILURES, REJECTIONS, candidate_seed, check_constraints, curves
+from kdnas_ray.adapter import FAILURES, REJECTIONS, Sieve, candidate_seed, check_constraints, curves
 from kdnas_ray.runs import read_jsonl
 from search_spaces import Architecture, KdnasError, RunError
 from trainables.candidate import Candidate
@@ -353,6 +353,45 @@ def test_curves_when_a_candidate_was_told_again_then_hold_it_once(session, resul
     first.adapter.suggest("c")
     assert len(first.study.trials) > 2
     assert list(curves(first.study).values()) == [{1: 0.1, 2: 0.2, 3: 0.3}] * 2
+
+
+def test_search_when_all_that_keeps_the_constraints_is_trained_then_ends_without_an_error(session, result):
+    first = session(**(ONE_RECIPE | {"space": Widths(20), "bounds": {"params": 300}, "trials": 40}))
+    widths = []
+    while (found := first.adapter.suggest("t")) != Searcher.FINISHED:
+        widths.append(Candidate.from_json(found["candidate"]).architecture["width"])
+        first.adapter.on_trial_complete("t", result(0.1, 0.2, 0.3))
+    assert sorted(widths) == [1, 2, 3]
+    assert first.adapter.exhausted
+    assert first.adapter.error is None
+
+
+def test_candidate_when_its_worker_dies_after_all_is_proposed_then_is_trained_again(session):
+    first = session(**(ONE_RECIPE | {"space": Widths(1)}))
+    own = first.ask("a")
+    assert first.adapter.suggest("b") == Searcher.FINISHED
+    first.adapter.on_trial_complete("a", error=True)
+    assert first.adapter.has_work()
+    assert first.ask("c").id == own.id
+
+
+def test_candidate_when_an_evaluator_proposes_it_then_no_judge_keeps_it_from_training(session):
+    sieve = Sieve("width", 5, 1, lambda candidates: [float(c.architecture["width"]) for c in candidates])
+    first = session(**(ONE_RECIPE | {"space": Widths(20), "sieve": sieve}))
+    for width in (1, 2):
+        first.study.enqueue_trial({"width": width})
+    assert [first.ask(name).architecture["width"] for name in "ab"] == [1, 2]
+    assert first.ask("c").architecture["width"] > 5
+
+
+def test_duplicate_when_the_first_was_stopped_then_is_told_with_its_curve(session, result):
+    first = session(**(ONE_RECIPE | {"space": Widths(1)}))
+    first.ask("a")
+    first.adapter.on_trial_complete("a", result(0.4))
+    first.adapter.suggest("b")
+    told = [trial for trial in first.study.trials if trial.number > 0]
+    assert {trial.state for trial in told} == {TrialState.PRUNED}
+    assert all(trial.intermediate_values == {1: 0.4} for trial in told)
 
 
 def test_candidate_when_the_same_is_being_trained_then_is_not_trained_beside_it(session):

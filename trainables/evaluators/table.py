@@ -219,7 +219,7 @@ def read_table(settings: Table, space: Space, epochs: int) -> Results:
                 value=name,
                 remedy="0 to 1, or 0 to 100 percent",
             )
-    percent = max(np.max(entry[name]) for entry in entries.values() for name in wanted) > 1
+    percent = bool(max(np.max(entry[name]) for entry in entries.values() for name in wanted) > 1)
     digest = hashlib.sha256(raw).hexdigest()[:16]
     return Results(written, columns, test, percent, 1 / settings.classes, digest, _classes(space, written))
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from search_spaces import KdnasError, MobileNetSpace, NASBench201Space, ResNetSpace, ViTSpace, sample
+from search_spaces import (
+    DARTSSpace,
+    KdnasError,
+    MobileNetSpace,
+    NASBench101Space,
+    NASBench201Space,
+    ResNetSpace,
+    ViTSpace,
+    sample,
+)
 from trainables.candidate import build_model
 from trainables.evaluators import Blocks
 from trainables.evaluators.blocks import Library, block_keys, split_at, train_block
@@ -93,6 +102,34 @@ def test_block_that_the_library_lacks_counts_as_the_worst_of_its_stage_and_stays
 
 def test_constraints_are_kept(workshop):
     assert SHORT.prepare(workshop(SPACE, keeps=lambda architecture: False)).proposals == ()
+
+
+@pytest.mark.parametrize("space", [ViTSpace(), NASBench101Space(), NASBench201Space()], ids=lambda s: type(s).__name__)
+def test_blocks_of_one_key_answer_alike_with_the_same_weights(space):
+    by_key = {}
+    for seed in range(60):
+        architecture = sample(space, random.Random(seed))
+        model = build_model(space, architecture, (1, 8, 8), 10, seed=0).eval()
+        block, key = split_at(model, ("stage1",))[0], block_keys(space, architecture, (1, 8, 8), 10, ("stage1",))[0]
+        by_key.setdefault(key, []).append(block)
+    images = torch.rand(2, 1, 8, 8)
+    for first, *others in by_key.values():
+        for other in others:
+            other.load_state_dict(first.state_dict())
+            torch.testing.assert_close(other(images), first(images))
+
+
+@pytest.mark.parametrize("taps", [("stage2", "stage1"), ("stage1", "penultimate")])
+def test_taps_that_bound_no_blocks_are_refused(taps):
+    with pytest.raises(KdnasError) as caught:
+        Blocks(taps=taps).check(SPACE)
+    assert caught.value.field == "evaluator.taps"
+
+
+def test_space_whose_networks_are_no_chain_is_refused():
+    with pytest.raises(KdnasError) as caught:
+        Blocks().check(DARTSSpace())
+    assert caught.value.field == "space"
 
 
 def test_taps_that_the_students_do_not_have_are_refused():

@@ -1,14 +1,15 @@
 """Specification of `trainables.evaluators.table`: every number comes from the table or is marked as simulated."""
 
 import json
+import random
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from search_spaces import Architecture, KdnasError, ResNetSpace
-from search_spaces.notation import notation
+from search_spaces import Architecture, KdnasError, NASBench101Space, ResNetSpace, sample
+from search_spaces.notation import canonical, notation
 from trainables.evaluators.table import SharedTable, Table, TableTrial, read_table
 from trainables.recipe import Recipe
 
@@ -50,10 +51,47 @@ def refused(settings, epochs=12) -> KdnasError:
 
 
 def test_accuracy_in_percent_is_read_as_share_and_a_share_as_it_is(table):
-    results = read(table(test="whole"))
-    entry = results.entry(SPACE, NARROW)
-    assert results.accuracy(entry, "late") == 0.8
-    assert results.accuracy(entry, "whole") == 0.5
+    percent, share = read(table()), read(table(metric="whole"))
+    assert percent.accuracy(percent.entry(SPACE, NARROW), "late") == 0.8
+    assert share.accuracy(share.entry(SPACE, NARROW), "whole") == 0.5
+
+
+def test_columns_of_one_table_are_in_percent_together(table):
+    entries = {text: {"early": 0.9, "late": 70.0} for text in ENTRIES}
+    curve = read(table(entries, rungs={1: "early", 12: "late"})).curve(notation(SPACE, WIDE), 0, 12)
+    assert curve[0]["val_accuracy"] == pytest.approx(0.009)
+
+
+@pytest.mark.parametrize("value", [-0.3, 5000.0])
+def test_column_of_no_accuracies_is_refused(table, value):
+    assert refused(table({text: {"late": value} for text in ENTRIES})).field == "evaluator.metric"
+
+
+@pytest.mark.parametrize("value", ["12k", None, [1, 2]])
+def test_cost_that_is_no_number_is_refused(table, value):
+    error = refused(table({text: {"late": 1.0, "params": value} for text in ENTRIES}))
+    assert "params" in error.problem
+
+
+def test_architecture_that_stands_twice_is_refused(tmp_path):
+    text = json.dumps(next(iter(ENTRIES)))
+    (tmp_path / "twice.json").write_text("{" + f'{text}: {{"late": 0.9}}, {text}: {{"late": 0.1}}' + "}")
+    assert "twice" in refused(Table(tmp_path / "twice.json", "late")).problem
+    other = json.dumps(dict(reversed(json.loads(next(iter(ENTRIES))).items())))
+    (tmp_path / "twice.json").write_text(json.dumps({next(iter(ENTRIES)): {"late": 0.9}, other: {"late": 0.1}}))
+    assert "twice" in refused(Table(tmp_path / "twice.json", "late")).problem
+
+
+def test_cell_is_found_under_the_name_of_one_that_builds_the_same_network(tmp_path):
+    space = NASBench101Space(vertices=4, edges=6)
+    drawn = [sample(space, random.Random(seed)) for seed in range(400)]
+    classes = {}
+    for architecture in drawn:
+        classes.setdefault(canonical(space, architecture), notation(space, architecture))
+    path = tmp_path / "cells.json"
+    path.write_text(json.dumps({text: {"late": 0.5} for text in classes.values()}))
+    results = read_table(Table(path, "late"), space, 12)
+    assert all(results.find(space, a) == classes[canonical(space, a)] for a in drawn)
 
 
 def test_repeated_trainings_are_picked_by_the_seed_and_averaged_without_one(table):
