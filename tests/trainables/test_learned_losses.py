@@ -292,7 +292,7 @@ def flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         for i in range(side):
             for j in range(side):
                 out[n] += np.outer(a[n, :, i, j], b[n, :, i, j]) / side**2
-    return out
+    return out / np.sqrt((out**2).sum(axis=(1, 2), keepdims=True))
 
 
 def test_flow_matrices_compares_the_flow_between_consecutive_stages_with_the_teachers_at_the_same_depth():
@@ -300,7 +300,8 @@ def test_flow_matrices_compares_the_flow_between_consecutive_stages_with_the_tea
     weights = arrays(module)
     mapped = [convolved(x, weights, f"project.{i}") for i, x in enumerate(STAGES_S)]
     theirs = [STAGES_T[0], STAGES_T[2], STAGES_T[4]]
-    expected = np.mean([((flow(*mapped[i : i + 2]) - flow(*theirs[i : i + 2])) ** 2).mean() for i in range(2)])
+    apart = [(flow(*mapped[i : i + 2]) - flow(*theirs[i : i + 2])) ** 2 for i in range(2)]
+    expected = np.mean([each.sum(axis=(1, 2)).mean() for each in apart])
     assert called(module, answer(S, *STAGES_S), answer(T, *STAGES_T)) == pytest.approx(expected, rel=1e-9)
 
 

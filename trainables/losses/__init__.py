@@ -59,7 +59,7 @@ LOSSES: Registry[Loss] = Registry(
     ("variational", Loss(Variational, feature=True, projected=True, learned=True)),
     ("masked_generation", Loss(MaskedGeneration, feature=True, projected=True, learned=True, maps=True)),
     ("factor_transfer", Loss(FactorTransfer, feature=True, learned=True, maps=True, weight=200.0)),
-    ("flow_matrices", Loss(FlowMatrices, several=True, learned=True, weight=50.0)),
+    ("flow_matrices", Loss(FlowMatrices, several=True, learned=True)),
     ("review", Loss(Review, several=True, learned=True)),
     ("cross_layer", Loss(CrossLayer, several=True, learned=True)),
     ("reused_classifier", Loss(ReusedClassifier, feature=True, learned=True, last=True)),
