@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from search_spaces import KdnasError
 from trainables.bank import Bank, Batch
 from trainables.meta import EVERY, MetaWeights, slopes
-from trainables.optimizer import SGD
+from trainables.optimizer import SGD, clip
 from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
 from trainables.terms import PEER, WEIGHTING, Read, distilled, make_ready, together
@@ -229,6 +229,7 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
         loss = loss if mutual is None else loss + mutual
         training.optimizer.zero_grad()
         loss.backward()
+        clip(training.optimizer.parameters)
         training.optimizer.step(recipe.learning_rate * _rate(step / total_steps))
         total += loss.detach()
     return float(total) / len(batches)

@@ -11,6 +11,19 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.9
+LONGEST = 10.0  # gradient; usual ones are shorter, and a step of a loss that grows faster than its weights ends in NaN
+
+
+@torch.no_grad()
+def clip(parameters: Iterable[Tensor]) -> None:
+    """Shorten the gradient of all parameters together to length 10 where it is longer.
+
+    Source: Pascanu 2013, On the Difficulty of Training Recurrent Neural Networks, algorithm 1.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    length = torch.stack(torch._foreach_norm(gradients)).norm()
+    if length > LONGEST:
+        torch._foreach_mul_(gradients, LONGEST / length)
 
 
 class SGD:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search_spaces.resnet import build_resnet, resnet_architecture
-from trainables.optimizer import MOMENTUM, SGD
+from trainables.optimizer import MOMENTUM, SGD, clip
 
 ARCHITECTURE = resnet_architecture(4, (4, 8), (1, 1))
 
@@ -58,3 +58,17 @@ def test_training_when_it_runs_then_does_not_import_the_compiler():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "False\n"
+
+
+def test_clip_shortens_a_long_gradient_and_leaves_a_short_one_alone():
+    parts = [torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)]
+    for part, gradient in zip(parts, ([3.0, 0.0], [4.0], None), strict=True):
+        part.grad = None if gradient is None else torch.tensor(gradient)
+    clip(parts)  # of length 5
+    assert [part.grad.tolist() for part in parts[:2]] == [[3.0, 0.0], [4.0]]
+    for part in parts[:2]:
+        part.grad *= 100
+    clip(parts)
+    torch.testing.assert_close(parts[0].grad, torch.tensor([6.0, 0.0]))
+    torch.testing.assert_close(parts[1].grad, torch.tensor([8.0]))
+    assert parts[2].grad is None
