@@ -1,13 +1,9 @@
 """Does every space, sampler, evaluator and judge carry a whole search on digits? One Ray for all of them."""
 
-import os
-
 import pytest
-import ray
 
 from kdnas_ray import search
 from kdnas_ray.config import read
-from kdnas_ray.environment import TUNE_SETTINGS
 from kdnas_ray.live import Narrator
 from kdnas_ray.samplers import SAMPLERS
 from search_spaces import SPACES
@@ -59,16 +55,8 @@ def named(pair: dict) -> str:
     return "-".join(parts)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_ray():
-    os.environ.update(TUNE_SETTINGS)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.parametrize("pair", PAIRS, ids=named)
-def test_pair_carries_a_whole_search(pair, tmp_path):
+def test_pair_carries_a_whole_search(pair, tmp_path, one_ray):
     result = search(read({**SMALL, **pair}), tmp_path / "run", Narrator())
     summary = result.summary
     assert summary["completed"] + summary["pruned"] == 4

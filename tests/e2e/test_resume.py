@@ -84,6 +84,7 @@ def test_resume_goes_on_when_ctrl_c_ended_the_search(tmp_path):
     check_complete(tmp_path, before, trials=14)
 
 
+@pytest.mark.slow
 def test_resume_goes_on_with_the_retraining_when_ctrl_c_ended_it_and_puts_the_best_back(tmp_path):
     changes = {
         "scheduler": {"name": "full", "max_epochs": 2},

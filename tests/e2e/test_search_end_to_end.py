@@ -195,6 +195,7 @@ def test_calibrate_trains_a_sample_once_and_judges_every_rung_and_proxy(finished
     assert 'id="calibration"' in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_search_whose_features_have_no_room_asks_one_shared_teacher_for_them(tmp_path):
     changes = {
         "budget": {"trials": 2},

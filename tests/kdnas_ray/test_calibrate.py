@@ -18,6 +18,8 @@ from kdnas_ray.report import write_report
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import KdnasError
 
+pytestmark = pytest.mark.usefixtures("one_ray")
+
 
 @pytest.fixture(scope="module")
 def searched(table_config, tmp_path_factory):

@@ -12,6 +12,8 @@ from kdnas_ray.runs import read_jsonl
 from kdnas_ray.table_search import plan_table
 from search_spaces import KdnasError
 
+pytestmark = pytest.mark.usefixtures("one_ray")
+
 
 @pytest.fixture
 def config(table_config):
