@@ -18,10 +18,11 @@ from trainables.evaluators.base import Prepared, Workshop, check_options, load_s
 from trainables.evaluators.steps import batches, normaliser
 from trainables.losses.base import Projector
 from trainables.model_files import save_state
-from trainables.optimizer import SGD
+from trainables.optimizer import SGD, clip
 
 FILE = "blocks.pt"
 HELD_OUT = 0.1  # share of the training samples on which a block's loss is measured
+DIVERGED = 1e6  # loss of a block that could not be trained
 ASSEMBLED = 2000  # networks put together from the library, of which the best are proposed
 
 
@@ -227,18 +228,21 @@ def train_block(
         answer, goal = leave(block(_fitted(entry(x), own_in)), batch.taps[target])
         return F.mse_loss(answer, goal) / goal.var().clamp_min(1e-6)
 
+    fresh = {name: tensor.clone() for name, tensor in block.state_dict().items()}
     parts.train()
     for step, batch in enumerate(batches(shared, settings.epochs, settings.batch_size, seed, slice(held, None), names)):
         loss = error(batch)
         optimizer.zero_grad()
         loss.backward()
+        clip(optimizer.parameters)
         optimizer.step(settings.learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps)))
     parts.eval()
     with torch.no_grad():
         losses = [float(error(batch)) for batch in batches(shared, 1, settings.batch_size, seed, slice(held), names)]
-    state = {name: tensor.cpu() for name, tensor in block.state_dict().items()}
     mean = float(np.mean(losses))
-    return (mean if np.isfinite(mean) else 1e6), state
+    if not np.isfinite(mean):  # diverged: the worst block there is, and nobody inherits what it became
+        return DIVERGED, fresh
+    return mean, {name: tensor.cpu() for name, tensor in block.state_dict().items()}
 
 
 def _entry(teacher: tuple[int, ...] | None, own: tuple[int, ...]) -> nn.Module:

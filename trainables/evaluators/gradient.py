@@ -19,7 +19,7 @@ from trainables.evaluators.base import Prepared, Workshop, check_options, load_s
 from trainables.evaluators.steps import batches, distillation, normaliser
 from trainables.evaluators.supernet import new_supernet
 from trainables.model_files import save_state
-from trainables.optimizer import SGD
+from trainables.optimizer import SGD, clip
 
 FILE = "gradient.pt"
 METHODS = ("first_order", "second_order", "gumbel")
@@ -127,6 +127,7 @@ def learn_architecture(shared: Shared, settings: Gradient, seed: int) -> tuple[l
             loss.backward()
             if not bool(torch.isfinite(loss)):
                 raise RuntimeError(f"the loss is not finite at step {step}; lower evaluator.learning_rate")
+            clip(optimizer.parameters)
             optimizer.step(rate)
             if (step + 1) % length == 0:
                 chosen.append(discretised(shared.space, net, raw))

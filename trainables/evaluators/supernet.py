@@ -17,7 +17,7 @@ from trainables.evaluators.base import Prepared, Workshop, check_options, load_s
 from trainables.evaluators.steps import batches, distillation, normaliser, soft
 from trainables.loop import device_of, evaluate
 from trainables.model_files import save_state
-from trainables.optimizer import SGD
+from trainables.optimizer import SGD, clip
 
 EXTREMES = 200  # architectures among which the biggest and the smallest are sought
 CALIBRATION = 8  # batches from which batch norm is measured anew for each architecture
@@ -125,6 +125,7 @@ def train_supernet(shared: Shared, settings: OneShot, seed: int) -> tuple[dict[s
         for parameter in optimizer.parameters:
             if parameter.grad is not None:
                 parameter.grad /= len(losses)
+        clip(optimizer.parameters)
         optimizer.step(settings.learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps)))
         if not all(bool(torch.isfinite(loss)) for loss in losses):
             raise RuntimeError(f"the supernet's loss is not finite at step {step}; lower evaluator.learning_rate")

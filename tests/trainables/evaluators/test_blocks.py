@@ -17,7 +17,7 @@ from search_spaces import (
     sample,
 )
 from trainables.candidate import build_model
-from trainables.evaluators import Blocks
+from trainables.evaluators import Blocks, blocks
 from trainables.evaluators.blocks import Library, block_keys, split_at, train_block
 
 SPACE = ResNetSpace(2, (4,), (1,), (4, 8), (1,), (3,), ("basic", "separable"))
@@ -51,6 +51,15 @@ def test_block_of_every_chain_learns_its_stage_of_the_teacher(space, workshop):
         long, _ = train_block(shared, Blocks(epochs=8, batch_size=32, taps=SHORT.taps), architecture, index, 0)
         assert 0 < long < short
         assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_block_that_diverges_is_the_worst_and_leaves_its_fresh_weights(workshop, monkeypatch):
+    monkeypatch.setattr(blocks, "clip", lambda parameters: None)
+    shared = workshop(SPACE).shared
+    wild = Blocks(epochs=3, batch_size=32, learning_rate=1e9, taps=SHORT.taps)
+    loss, state = train_block(shared, wild, sample(SPACE, random.Random(1)), 0, 0)
+    assert loss == blocks.DIVERGED
+    assert all(torch.isfinite(value).all() for value in state.values())
 
 
 def test_each_block_is_distilled_once_and_the_library_read_afterwards(prepared, workshop):
