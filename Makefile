@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow test-all lint clean
+.PHONY: demo test test-slow test-pairs test-all lint clean
 
 demo: $(STAMP)
 	$(BIN)/kdnas search --out $(DEMO_RUN)
@@ -16,7 +16,10 @@ test: $(STAMP) lint
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
-test-all: test test-slow
+test-pairs: $(STAMP)
+	$(BIN)/python -m pytest -m pairs
+
+test-all: test test-slow test-pairs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from kdnas_ray.live import Narrator
 from kdnas_ray.samplers import SAMPLERS
 from search_spaces import SPACES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pairs
 
 SMALL = {
     "teachers": [{"name": "trained", "stem": 8, "widths": [8, 12, 16], "depths": [1, 1, 1], "epochs": 2}],

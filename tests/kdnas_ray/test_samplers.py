@@ -28,7 +28,7 @@ SMALL = {"evolution": {"population": 12}}  # so that more than random draws are 
 
 def patient(names: list[str]) -> list:
     """A proposal of `gp` takes long, the more so while others run: its short tests are in test_samplers_gp.py."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in names]
+    return [pytest.param(name, marks=pytest.mark.pairs) if name == "gp" else name for name in names]
 
 
 class MixedSpace:
