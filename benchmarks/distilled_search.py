@@ -37,7 +37,7 @@ from search_spaces.notation import canonical
 from trainables import bank as banks
 from trainables.candidate import Candidate, build_model
 from trainables.distill import Shared
-from trainables.evaluators.blocks import Blocks, block_keys, shape_of, train_block
+from trainables.evaluators.blocks import Blocks, block_keys, train_block
 from trainables.loop import Normalise, start, train
 from trainables.recipe import Recipe, Term
 from trainables.teachers import obtain
@@ -164,7 +164,7 @@ def _begin(bench: Bench) -> None:
 
 def _train(architecture: Architecture, recipe: Recipe, seed: int) -> tuple[list[float], float]:
     shared, epochs = _BENCH.shared, _BENCH.epochs
-    model = build_model(SPACE, architecture, shape_of(shared), shared.classes, seed)
+    model = build_model(SPACE, architecture, shared.bank.shape, shared.classes, seed)
     training = start(model, recipe, shared.bank, seed=seed, total_epochs=epochs)
     normalise = Normalise(shared.mean, shared.std)
     curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
@@ -176,7 +176,7 @@ def _blocks(architectures: list[Architecture]) -> tuple[list[float], float]:
     began, losses = time.perf_counter(), {}
     scores = []
     for architecture in architectures:
-        own = block_keys(SPACE, architecture, shape_of(shared), shared.classes, settings.taps)
+        own = block_keys(SPACE, architecture, shared.bank.shape, shared.classes, settings.taps)
         for index, key in enumerate(own):
             if key not in losses:
                 losses[key] = train_block(shared, settings, architecture, index, 0)[0]
@@ -187,7 +187,7 @@ def _blocks(architectures: list[Architecture]) -> tuple[list[float], float]:
 def _proxy(name: str, architectures: list[Architecture]) -> tuple[list[float], float]:
     shared, began = _BENCH.shared, time.perf_counter()
     if name == "params":
-        models = (build_model(SPACE, a, shape_of(shared), shared.classes, 0) for a in architectures)
+        models = (build_model(SPACE, a, shared.bank.shape, shared.classes, 0) for a in architectures)
         return [float(sum(p.numel() for p in model.parameters())) for model in models], time.perf_counter() - began
     probe = make_probe(shared, 64, 0)
     candidates = [Candidate("c", architecture, DISTILLED, 0) for architecture in architectures]

@@ -90,8 +90,7 @@ def make_probe(shared: Shared, size: int, seed: int) -> Probe:
 
 def proxy_score(name: str, shared: Shared, candidate: Candidate, probe: Probe) -> float:
     """Score of the candidate's network before training; the lowest there is where it is not a number."""
-    channels, height, width = shared.bank.images.shape[1:]
-    model = build_model(shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed)
+    model = build_model(shared.space, candidate.architecture, shared.bank.shape, shared.classes, candidate.seed)
     with torch.random.fork_rng(devices=[]):
         score = PROXIES[name](model, probe)
     return score if np.isfinite(score) else -np.inf

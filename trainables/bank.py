@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from search_spaces import KdnasError
+from search_spaces import KdnasError, Shape
 from trainables.augment import Augmentation, Transforms, apply, draw
 from trainables.files import whole_folder
 from trainables.tasks.base import Split
@@ -106,6 +106,12 @@ class Bank:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> Shape:
+        """(channels, height, width) of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
 
     @property
     def views(self) -> int:

@@ -70,15 +70,14 @@ class Shared:
 
 def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Training:
     """The candidate's training at epoch 0."""
-    channels, height, width = shared.bank.images.shape[1:]
-    model = build_model(shared.space, candidate.architecture, (channels, height, width), shared.classes, candidate.seed)
+    model = build_model(shared.space, candidate.architecture, shared.bank.shape, shared.classes, candidate.seed)
     if shared.start is not None:
         shared.start.inherit(candidate.architecture, model)
     layout = torch.channels_last if shared.channels_last else torch.contiguous_format
     model = model.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
     peer = None
     if candidate.recipe.mutual:
-        build = (shared.space, candidate.architecture, (channels, height, width), shared.classes)
+        build = (shared.space, candidate.architecture, shared.bank.shape, shared.classes)
         peer = build_model(*build, candidate.seed + PEER_SEED)
         if shared.start is not None:
             shared.start.inherit(candidate.architecture, peer)

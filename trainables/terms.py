@@ -149,7 +149,6 @@ def _term(
 
 
 def _student_shapes(model: nn.Module, bank: Bank, term: Term) -> dict[str, tuple[int, ...]]:
-    channels, height, width = bank.images.shape[1:]
     taps: tuple[str, ...] = getattr(model, "taps", ())
     if term.tap is not None and term.tap not in taps:
         raise KdnasError(
@@ -158,7 +157,7 @@ def _student_shapes(model: nn.Module, bank: Bank, term: Term) -> dict[str, tuple
             value=term.tap,
             remedy=f"its taps: {', '.join(taps)}",
         )
-    return tap_shapes(model, (channels, height, width), taps)
+    return tap_shapes(model, bank.shape, taps)
 
 
 def read_of(term: Term, own: Mapping[str, tuple[int, ...]], bank: Mapping[str, tuple[int, ...]]) -> Read:

@@ -98,7 +98,7 @@ class Blocks:
         if path.exists():
             found = load_state(path)
         else:
-            inputs = shape_of(shared), shared.classes
+            inputs = shared.bank.shape, shared.classes
             drawn = [sample(shared.space, rng) for _ in range(self.pool)]
             needed: dict[str, tuple[Architecture, int]] = {}
             for architecture in drawn:
@@ -133,7 +133,7 @@ class Library:
 
     def __init__(self, shared: Shared, taps: Sequence[str], blocks: Mapping[str, Any]) -> None:
         self.space, self.taps, self.blocks = shared.space, tuple(taps), blocks
-        self.shape, self.classes = shape_of(shared), shared.classes
+        self.shape, self.classes = shared.bank.shape, shared.classes
         self._worst = [
             max((block["loss"] for key, block in blocks.items() if key.startswith(f"{index} ")), default=1.0)
             for index in range(len(self.taps))
@@ -163,12 +163,6 @@ class Library:
 
     def _keys(self, architecture: Architecture) -> list[str]:
         return block_keys(self.space, architecture, self.shape, self.classes, self.taps)
-
-
-def shape_of(shared: Shared) -> Shape:
-    """(channels, height, width) of one input."""
-    channels, height, width = shared.bank.images.shape[1:]
-    return channels, height, width
 
 
 def block_keys(space: Space, architecture: Architecture, shape: Shape, classes: int, taps: Sequence[str]) -> list[str]:
@@ -206,14 +200,14 @@ def train_block(
 ) -> tuple[float, dict[str, Tensor]]:
     """Loss on held-out samples of one block of the architecture, relative to the teacher's variance, and its state."""
     torch.set_num_threads(shared.threads)
-    model = build_model(shared.space, architecture, shape_of(shared), shared.classes, seed)
+    model = build_model(shared.space, architecture, shared.bank.shape, shared.classes, seed)
     block = split_at(model, settings.taps)[index]
     before = settings.taps[index - 1] if index else None
     target = settings.taps[index]
     names = (target,) if before is None else (before, target)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        own_in = shape_of(shared) if before is None else tap_shapes(model, shape_of(shared), [before])[before]
+        own_in = shared.bank.shape if before is None else tap_shapes(model, shared.bank.shape, [before])[before]
         entry = _entry(shared.bank.taps[before].shape[2:] if before else None, own_in)
         reads = _output_shape(block, own_in)
         leave = Projector(reads, tuple(shared.bank.taps[target].shape[2:]))

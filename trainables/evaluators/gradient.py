@@ -164,7 +164,7 @@ def option_flops(net: SuperNet, shared: Shared) -> dict[str, Tensor]:
     hooks = [module.register_forward_pre_hook(count) for module in mixed]
     net.eval()
     with torch.no_grad():
-        net(torch.zeros(1, *shared.bank.images.shape[1:], device=shared.device))
+        net(torch.zeros(1, *shared.bank.shape, device=shared.device))
     for hook in hooks:
         hook.remove()
     return found

@@ -95,10 +95,9 @@ class Inheritance:
 def new_supernet(shared: Shared, seed: int) -> SuperNet:
     """An untrained supernet, weights by the seed."""
     assert isinstance(shared.space, Shares)
-    channels, height, width = shared.bank.images.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SuperNet(shared.space, (channels, height, width), shared.classes)
+        return SuperNet(shared.space, shared.bank.shape, shared.classes)
 
 
 def train_supernet(shared: Shared, settings: OneShot, seed: int) -> tuple[dict[str, Tensor], str]:
@@ -161,11 +160,10 @@ def score(shared: Shared, net: SuperNet, architecture: Architecture) -> float:
 
 def extremes(shared: Shared, rng: random.Random) -> tuple[Architecture, Architecture]:
     """The biggest and the smallest of many architectures by their parameters."""
-    channels, height, width = shared.bank.images.shape[1:]
 
     def params(architecture: Architecture) -> int:
         with torch.device("meta"):
-            model = shared.space.build(architecture, (channels, height, width), shared.classes)
+            model = shared.space.build(architecture, shared.bank.shape, shared.classes)
         return sum(parameter.numel() for parameter in model.parameters())
 
     drawn = sorted((sample(shared.space, rng) for _ in range(EXTREMES)), key=params)
