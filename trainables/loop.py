@@ -247,7 +247,7 @@ def _losses(
     recipe, model = training.recipe, training.model
     images = normalise(batch.images)
     logits, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
-    hard = _hard(task, logits, batch.labels)
+    hard = hard_loss(task, logits, batch.labels)
     mutual = None
     if PEER in training.projectors:
         mutual = _mutual(training.projectors[PEER], recipe.mutual, logits, images, batch.labels, task)
@@ -279,7 +279,7 @@ def _drawing(key: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _hard(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
+def hard_loss(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """Loss on the labels of those samples that have one."""
     known = labels >= 0
     if bool(known.all()):
@@ -298,7 +298,7 @@ def _mutual(peer: nn.Module, weight: float, logits: Tensor, images: Tensor, labe
     own, other = (F.log_softmax(x, dim=1) for x in (logits, theirs))
     apart = F.kl_div(own, other.detach(), reduction="batchmean", log_target=True)
     apart = apart + F.kl_div(other, own.detach(), reduction="batchmean", log_target=True)
-    return _hard(task, theirs, labels) + weight * apart
+    return hard_loss(task, theirs, labels) + weight * apart
 
 
 def _learn_weights(
@@ -312,7 +312,7 @@ def _learn_weights(
         losses,
         weights.factors(),
         rate,
-        lambda answer: _hard(task, answer(images), far.labels),
+        lambda answer: hard_loss(task, answer(images), far.labels),
     )
     weights.learn(found)
 

@@ -15,7 +15,7 @@ from search_spaces.base import TappedModel
 from trainables.candidate import build_model
 from trainables.distill import Shared
 from trainables.evaluators.base import Prepared, Workshop, check_options, load_state
-from trainables.evaluators.steps import batches, normaliser
+from trainables.evaluators.steps import batches, normaliser, rate
 from trainables.losses.base import Projector
 from trainables.model_files import save_state
 from trainables.optimizer import SGD, clip
@@ -229,7 +229,7 @@ def train_block(
         optimizer.zero_grad()
         loss.backward()
         clip(optimizer.parameters)
-        optimizer.step(settings.learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps)))
+        optimizer.step(rate(settings.learning_rate, step / steps))
     parts.eval()
     with torch.no_grad():
         losses = [float(error(batch)) for batch in batches(shared, 1, settings.batch_size, seed, slice(held), names)]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +15,7 @@ from search_spaces.sharing import Mixed, SuperNet, check_shares
 from trainables.bank import Batch
 from trainables.distill import Shared
 from trainables.evaluators.base import Prepared, Workshop, check_options, load_state
-from trainables.evaluators.steps import batches, distillation, normaliser
+from trainables.evaluators.steps import batches, distillation, normaliser, rate
 from trainables.evaluators.supernet import new_supernet
 from trainables.model_files import save_state
 from trainables.optimizer import SGD, clip
@@ -118,9 +117,9 @@ def learn_architecture(shared: Shared, settings: Gradient, seed: int) -> tuple[l
         steps = settings.epochs * length
         for step, (own, other) in enumerate(zip(mine, theirs, strict=False)):
             progress = step / steps
-            rate = settings.learning_rate * 0.5 * (1 + np.cos(np.pi * progress))
+            step_rate = rate(settings.learning_rate, progress)
             net.train()
-            _learn_choice(net, raw, chooser, own, other, settings, shared, rate, progress, prices)
+            _learn_choice(net, raw, chooser, own, other, settings, shared, step_rate, progress, prices)
             net.weigh({place: weights.detach() for place, weights in mixture(raw, settings, progress).items()})
             optimizer.zero_grad()
             loss = _loss(net, own, settings, shared)
@@ -128,7 +127,7 @@ def learn_architecture(shared: Shared, settings: Gradient, seed: int) -> tuple[l
             if not bool(torch.isfinite(loss)):
                 raise RuntimeError(f"the loss is not finite at step {step}; lower evaluator.learning_rate")
             clip(optimizer.parameters)
-            optimizer.step(rate)
+            optimizer.step(step_rate)
             if (step + 1) % length == 0:
                 chosen.append(discretised(shared.space, net, raw))
     seconds = time.perf_counter() - begin
@@ -171,7 +170,7 @@ def option_flops(net: SuperNet, shared: Shared) -> dict[str, Tensor]:
 
 
 def _loss(net: nn.Module, batch: Batch, settings: Gradient, shared: Shared) -> Tensor:
-    return distillation(net(normaliser(shared)(batch.images)), batch, settings.alpha, settings.temperature)
+    return distillation(net(normaliser(shared)(batch.images)), batch, shared, settings.alpha, settings.temperature)
 
 
 def _learn_choice(
@@ -182,7 +181,7 @@ def _learn_choice(
     other: Batch,
     settings: Gradient,
     shared: Shared,
-    rate: float,
+    step_rate: float,
     progress: float,
     prices: Mapping[str, Tensor],
 ) -> None:
@@ -195,13 +194,13 @@ def _learn_choice(
             _loss(net, own, settings, shared), list(parameters.values()), create_graph=True, allow_unused=True
         )
         ahead: Sequence[Tensor] = [
-            p if g is None else p - rate * g for p, g in zip(parameters.values(), here, strict=True)
+            p if g is None else p - step_rate * g for p, g in zip(parameters.values(), here, strict=True)
         ]
         state = dict(zip(parameters, ahead, strict=True))
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}  # statistics stay as they are
     images = normaliser(shared)(other.images)
     logits = torch.func.functional_call(net, {**parameters, **state, **buffers}, (images,))
-    loss = distillation(logits, other, settings.alpha, settings.temperature)
+    loss = distillation(logits, other, shared, settings.alpha, settings.temperature)
     if prices:
         expected = torch.stack([(weights[place] * price).sum() for place, price in prices.items()]).sum()
         loss = loss + settings.flops * expected / sum(float(price.mean()) for price in prices.values())

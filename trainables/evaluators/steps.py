@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.bank import Batch
 from trainables.distill import Shared
-from trainables.loop import Normalise
+from trainables.ensembles import combine
+from trainables.loop import Normalise, hard_loss
+from trainables.losses import Answer
+from trainables.losses.logits import kd
+from trainables.schedules import between
 
 SHUFFLE = 0  # parts of the training samples are the same in every training
 
@@ -47,19 +50,19 @@ def normaliser(shared: Shared) -> Normalise:
     return Normalise(shared.mean, shared.std)
 
 
-def distillation(logits: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
-    """`alpha KD + (1 - alpha) CE` with the mean of the teachers; labels of -1 count for nothing."""
-    known = batch.labels >= 0
-    hard = F.cross_entropy(logits[known], batch.labels[known]) if bool(known.any()) else logits.sum() * 0
+def distillation(logits: Tensor, batch: Batch, shared: Shared, alpha: float, temperature: float) -> Tensor:
+    """`alpha KD + (1 - alpha) L` with the mean of the teachers and the task's loss on the labels there are; scalar."""
+    hard = hard_loss(shared.task, logits, batch.labels)
     if len(batch.logits) == 0 or alpha == 0:
         return hard
-    return (1 - alpha) * hard + alpha * soft(logits, batch.logits.mean(dim=0), temperature)
+    return (1 - alpha) * hard + alpha * soft(logits, combine(batch.logits, batch.labels, temperature), temperature)
 
 
 def soft(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`T^2 KL(teacher || student)` at this temperature, mean over the batch; scalar.
+    """KD loss between logits `[batch, classes]`, scalar."""
+    return kd(Answer(student, student), Answer(teacher, teacher), teacher.argmax(dim=1), temperature)
 
-    Source: Hinton 2015, Distilling the Knowledge in a Neural Network, section 2.
-    """
-    own, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
-    return temperature**2 * F.kl_div(own, theirs, reduction="batchmean", log_target=True)
+
+def rate(peak: float, progress: float) -> float:
+    """Learning rate at `progress` (0 at the first step), a cosine from its peak to 0."""
+    return between("cosine", peak, 0.0, progress)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from search_spaces import SPACES, Architecture, sample
 from search_spaces.sharing import Shares, SuperNet, check_shares, inherited
 from trainables.distill import Shared
 from trainables.evaluators.base import Prepared, Workshop, check_options, load_state
-from trainables.evaluators.steps import batches, distillation, normaliser, soft
+from trainables.evaluators.steps import batches, distillation, normaliser, rate, soft
 from trainables.loop import device_of, evaluate
 from trainables.model_files import save_state
 from trainables.optimizer import SGD, clip
@@ -108,14 +107,14 @@ def train_supernet(shared: Shared, settings: OneShot, seed: int) -> tuple[dict[s
     biggest, smallest = extremes(shared, random.Random(seed))
     optimizer = SGD(net.parameters(), settings.weight_decay)
     steps = settings.epochs * max(1, len(shared.bank) // settings.batch_size)
-    rng = random.Random(seed)
+    rng, normalise = random.Random(seed), normaliser(shared)
     for step, batch in enumerate(batches(shared, settings.epochs, settings.batch_size, seed)):
         optimizer.zero_grad()
-        images = normaliser(shared)(batch.images)
+        images = normalise(batch.images)
         net.train()
         net.set(biggest)
         answer = net(images)
-        losses = [distillation(answer, batch, settings.alpha, settings.temperature)]
+        losses = [distillation(answer, batch, shared, settings.alpha, settings.temperature)]
         losses[0].backward()
         for architecture in (smallest, *(sample(shared.space, rng) for _ in range(settings.paths))):
             net.set(architecture)
@@ -125,7 +124,7 @@ def train_supernet(shared: Shared, settings: OneShot, seed: int) -> tuple[dict[s
             if parameter.grad is not None:
                 parameter.grad /= len(losses)
         clip(optimizer.parameters)
-        optimizer.step(settings.learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps)))
+        optimizer.step(rate(settings.learning_rate, step / steps))
         if not all(bool(torch.isfinite(loss)) for loss in losses):
             raise RuntimeError(f"the supernet's loss is not finite at step {step}; lower evaluator.learning_rate")
     found = [score(shared, net, architecture) for architecture in (biggest, smallest)]
