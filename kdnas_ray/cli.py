@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from kdnas_ray.device_cli import device_app
 from search_spaces.errors import KdnasError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 teacher_app = typer.Typer(help="Train a teacher, or find the size that teaches best.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(device_app, name="device")
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `kdnas search` made it.")]
 Settings = Annotated[
