@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema
 
-from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES
+from kdnas_ray.hardware.devices import absolute, device, is_file
+from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, SIZES, full_name
 from kdnas_ray.parsing import Choice, OnceLoader, misspelt, plain, refusal, validated
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.samplers.base import several_objectives
@@ -49,12 +50,15 @@ class Bound(_Section):
     """A hard constraint, checked before any training; a bare number is its `max`."""
 
     WANTED: ClassVar[str] = (
-        "give a number (the largest allowed) or, as a share of the teacher's, {of_teacher: 0.1}"  # for the refusal
+        "give a number (the largest allowed), a share of the teacher's, {of_teacher: 0.1}, or, for a number on a "
+        "device, {device: npu-small, max: 5}"  # for the refusal
     )
     max: float | None = Field(None, gt=0)
     """At most this number."""
     of_teacher: float | None = Field(None, gt=0)
     """At most this share of the teacher's number: 0.1 is a tenth."""
+    device: str | None = None
+    """Where latency_ms or memory_mb is meant; null for the first of `devices`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -117,7 +121,7 @@ class Prefilter(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Prefilter":
-        known = [*PROXIES, *CONSTRAINABLE, "evaluator"]
+        known = [*PROXIES, *SIZES, "evaluator"]
         if self.judge not in known:
             raise misspelt("unknown judge", "prefilter.judge", self.judge, known)
         if self.keep > self.propose:
@@ -165,10 +169,19 @@ class SearchConfig(_Section):
     objectives: list[str] = ["val_accuracy"]
     """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy.
 
-    Possible are params, flops (fewer is better) and zero-cost proxies (more is better), see `kdnas list objectives`.
+    Possible are params, flops, latency_ms and memory_mb on the first of `devices` or, as latency_ms/NAME, on another
+    (less is better), and zero-cost proxies (more is better), see `kdnas list objectives`.
+    """
+    devices: list[str] = []
+    """What candidates are to run on: names of `kdnas device list`, or profiles and models in files (YAML, JSON).
+
+    For each, latency and memory of every candidate are modelled; those that a constraint names come by themselves.
     """
     constraints: dict[str, Bound] = {"params": Bound(of_teacher=0.01)}
-    """Hard bounds on numbers known before training: params, flops."""
+    """Hard bounds on numbers known before training: params, flops, latency_ms, memory_mb.
+
+    On a device, e.g. {latency_ms: {device: npu-small, max: 5}}, also operators that it lacks are refused.
+    """
     budget: Budget = Budget()
     resources: Resources = Resources()
     retrain: Retrain = Retrain()
@@ -186,8 +199,34 @@ class SearchConfig(_Section):
             raise KdnasError("there is none", field="teachers", value=[], remedy="list at least one teacher")
         else:
             check_order(self.teachers)
+        self._name_in_full()
         self._check_objectives()
         return self
+
+    def _name_in_full(self) -> None:
+        """Numbers on a device get its name, and every device is listed."""
+        listed = {device(text).name if is_file(text) else text: absolute(text) for text in self.devices}
+        bounds: dict[str, Bound] = {}
+        for name, bound in self.constraints.items():
+            if name.partition("/")[0] not in CONSTRAINABLE:
+                raise misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
+            full = full_name(name, bound.device, [*listed])
+            bounds[full] = bound.model_copy(update={"device": full.partition("/")[2] or None})
+        objectives = [full_name(name, None, [*listed]) for name in self.objectives if self._known(name)]
+        for name in (*bounds, *objectives):
+            if "/" in name:
+                listed.setdefault(own := name.partition("/")[2], own)
+        if not isinstance(self.evaluator, Table):  # a table has devices of its own: the plan looks there
+            for text in listed.values():
+                device(text)
+        found = {"constraints": bounds, "objectives": objectives, "devices": [*listed.values()]}
+        for field, value in found.items():
+            object.__setattr__(self, field, value)
+
+    def _known(self, name: str) -> bool:
+        if name.partition("/")[0] not in OBJECTIVES:
+            raise misspelt("unknown objective", "objectives", name, list(OBJECTIVES))
+        return True
 
     def _only_the_table(self) -> None:
         """A table knows neither teachers nor recipes: those that were not asked for are left out."""
@@ -204,9 +243,6 @@ class SearchConfig(_Section):
                 )
 
     def _check_objectives(self) -> None:
-        for name in self.objectives:
-            if name not in OBJECTIVES:
-                raise misspelt("unknown objective", "objectives", name, list(OBJECTIVES))
         if self.objectives[:1] != ["val_accuracy"] or len(set(self.objectives)) < len(self.objectives):
             raise KdnasError(
                 "val_accuracy comes first and nothing comes twice",
@@ -220,13 +256,10 @@ class SearchConfig(_Section):
                 "a table has no samples to score networks on",
                 field="objectives",
                 value=proxies[0],
-                remedy=f"choose {' or '.join(CONSTRAINABLE)} beside val_accuracy",
+                remedy=f"choose {' or '.join(SIZES)} beside val_accuracy",
             )
         if len(self.objectives) > 1 and not getattr(self.sampler, "several_objectives", True):
             raise several_objectives(SAMPLERS.name_of(self.sampler))
-        for name in self.constraints:
-            if name not in CONSTRAINABLE:
-                raise misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
 
     def __init__(self, **data: Any) -> None:
         try:
