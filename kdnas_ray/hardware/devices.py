@@ -35,6 +35,7 @@ class DeviceProfile:
         channels: convolutions and linear layers compute with channels rounded up to a multiple of this.
         fixed_us: microseconds of every inference beside its operators.
         fused: activations after a convolution, linear layer or addition cost nothing.
+        overlaps: an operator takes the longer of computing and moving data, not both one after the other.
         lacks: kinds of operators that it cannot run.
         memory_bytes: memory for weights and activations together; null for no bound.
     """
@@ -51,6 +52,7 @@ class DeviceProfile:
     channels: int = 1
     fixed_us: float = 0.0
     fused: bool = True
+    overlaps: bool = True
     lacks: tuple[str, ...] = ()
     memory_bytes: float | None = None
 
@@ -175,7 +177,7 @@ def _typed(name: str, value: Any) -> Any:
         if isinstance(value, Mapping):
             return {str(kind): _number(f"{name}.{kind}", number) for kind, number in value.items()}
         return {EVERY: _number(name, value)}
-    if name == "fused":
+    if name in ("fused", "overlaps"):
         if not isinstance(value, bool):
             raise _wrong(name, value, "give true or false")
         return value

@@ -60,7 +60,7 @@ ACTIVATIONS = (
     "leaky_relu",
     "mish",
 )
-CONVOLUTIONS = ("conv", "depthwise_conv", "grouped_conv")
+CONVOLUTIONS = ("conv", "pointwise_conv", "depthwise_conv", "grouped_conv")
 ALL_KINDS = (*CONVOLUTIONS, "attention", *dict.fromkeys(KINDS.values()), "copy", "other")
 # Change how a tensor is looked at, not what it holds.
 VIEWS = (
@@ -191,7 +191,8 @@ def _described(name: str, args: tuple, tensors: list[Tensor], out: Tensor) -> tu
         weight, stride, groups = args[1], args[3], args[8]
         macs = out.numel() * prod(weight.shape[1:])
         channels = args[0].shape[1]
-        kind = "conv" if groups == 1 else "depthwise_conv" if groups == channels else "grouped_conv"
+        dense = "pointwise_conv" if weight.shape[-1] == 1 else "conv"
+        kind = dense if groups == 1 else "depthwise_conv" if groups == channels else "grouped_conv"
         side = out.shape[-1]
         return kind, macs, (channels, weight.shape[0], weight.shape[-1], stride[-1], groups, side)
     flat = tuple(size for tensor in (*tensors[:2], out) for size in tensor.shape)

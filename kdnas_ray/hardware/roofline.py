@@ -12,7 +12,8 @@ FUSING = (*CONVOLUTIONS, "linear", "add")  # what an activation right after it b
 def latency_ms(network: Operators, profile: DeviceProfile) -> float:
     """Modelled milliseconds of one inference: of every operator the overhead and the longer of computing and moving.
 
-    `t = fixed + sum overhead + max(2 macs / (efficiency * peak), bytes / bandwidth)`. Activations right after a
+    `t = fixed + sum overhead + max(2 macs / (efficiency * peak), bytes / bandwidth)`, with a sum in place of the larger
+    where the two do not overlap. Activations right after a
     convolution, linear layer or addition are free where the device fuses; channels are padded to what it computes with.
 
     Source: Williams 2009, Roofline: An Insightful Visual Performance Model (CACM), section 3.
@@ -27,7 +28,8 @@ def latency_ms(network: Operators, profile: DeviceProfile) -> float:
 def seconds(operator: Operator, profile: DeviceProfile) -> tuple[float, float]:
     """Overhead of an operator, and its own time."""
     compute, move = demands(operator, profile)
-    return _of_kind(profile.overhead_us, operator.kind, 0.0) / 1e6, max(compute, move)
+    own = max(compute, move) if profile.overlaps else compute + move
+    return _of_kind(profile.overhead_us, operator.kind, 0.0) / 1e6, own
 
 
 def demands(operator: Operator, profile: DeviceProfile) -> tuple[float, float]:
@@ -72,9 +74,9 @@ def started(network: Operators, profile: DeviceProfile) -> Iterator[Operator]:
 
 def padded_macs(operator: Operator, multiple: int) -> float:
     """Multiply-adds with channels rounded up to a multiple."""
-    if multiple == 1 or operator.kind not in ("conv", "linear"):
+    if multiple == 1 or operator.kind not in ("conv", "pointwise_conv", "linear"):
         return operator.macs
-    channels = operator.shape[:2] if operator.kind == "conv" else operator.shape[-2:]
+    channels = operator.shape[:2] if operator.kind != "linear" else operator.shape[-2:]
     share = 1.0
     for count in channels:
         share *= ceil(count / multiple) * multiple / count
