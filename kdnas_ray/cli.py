@@ -232,6 +232,51 @@ def draw(
     typer.echo(f"{out}  {notation(chosen, architecture)}")
 
 
+@app.command()
+def latency(
+    what: Annotated[str, typer.Argument(metavar="RUN|SPACE", help="Run folder (its best student), or a space.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARCHITECTURE] [space.KEY=VALUE]...", help="In the space's notation; its options."),
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option("--device", help="Model it there too; may be repeated.")] = None,
+    runtime: Annotated[str, typer.Option("--runtime", help="onnx, eager, compiled or none.")] = "onnx",
+    shape: Annotated[str, typer.Option("--shape", metavar="CxHxW", help="Of an input, for a space.")] = "3x32x32",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Inputs at a time.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of one inference.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the architecture, where none is given.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a network's latency on this machine, and model it for a device."""
+    from kdnas_ray.latency import latency as latency_of
+
+    found = latency_of(
+        what,
+        settings or (),
+        shape=shape,
+        devices=device or (),
+        runtime=runtime,
+        batch=batch,
+        threads=threads,
+        seed=seed,
+    )
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{found['architecture']}: {found['params']:,} parameters, {found['macs'] / 1e6:.2f} M multiply-adds")
+    if here := found["measured"]:
+        typer.echo(
+            f"here, {runtime}: {here['median_ms']:.3f} ms (half of {here['runs']} runs between {here['low_ms']:.3f} "
+            f"and {here['high_ms']:.3f})"
+        )
+    for name, row in found["devices"].items():
+        lacks = f"; it lacks {', '.join(row['unsupported'])}" if row["unsupported"] else ""
+        typer.echo(
+            f"{name}, modelled: {row['latency_ms']:.3f} ms, {row['memory_mb']:.3g} MB, "
+            f"mostly {row['bottleneck']}{lacks}"
+        )
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[str | None, typer.Argument(metavar="|".join(KINDS), help="What to list.")] = None,

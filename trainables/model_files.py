@@ -8,6 +8,7 @@ import copy
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from search_spaces import SPACES, Architecture, KdnasError, first_line
+from search_spaces import SPACES, Architecture, KdnasError, Space, first_line
 from trainables.loop import Training, device_of
 
 
@@ -44,11 +45,8 @@ def load_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     try:
         meta = json.loads((folder / "model.json").read_text())
-        space, architecture = meta["space"], Architecture.of(meta["architecture"])
-        options = {name: value for name, value in space.items() if name != "name"}
-        model = SPACES[space["name"]](**_tuples(options)).build(
-            architecture, tuple(meta["shape"]), len(meta["classes"])
-        )
+        space, architecture = space_of(meta)
+        model = space.build(architecture, tuple(meta["shape"]), len(meta["classes"]))
         model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise KdnasError(
@@ -58,6 +56,12 @@ def load_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             remedy="give a folder with model.json and weights.safetensors, as `kdnas teacher train` writes it",
         ) from error
     return model.eval(), meta
+
+
+def space_of(meta: Mapping[str, Any]) -> tuple[Space, Architecture]:
+    """Space and architecture that the meta data of a student names."""
+    options = {name: value for name, value in meta["space"].items() if name != "name"}
+    return SPACES[meta["space"]["name"]](**_tuples(options)), Architecture.of(meta["architecture"])
 
 
 def save_training(path: Path, training: Training) -> None:

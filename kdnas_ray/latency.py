@@ -1,0 +1,137 @@
+"""How long do a space's architecture, or a run's best student, take: measured here, and modelled for a device?"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdnas_ray.config import read
+from kdnas_ray.environment import cache_folder
+from kdnas_ray.hardware.devices import device
+from kdnas_ray.hardware.measuring import check_runtime, measure, remembered
+from kdnas_ray.hardware.operators import operators
+from kdnas_ray.hardware.roofline import bottleneck, latency_ms, memory_bytes, unsupported
+from search_spaces import SPACES, KdnasError, Shape, Space, sample
+from search_spaces.notation import canonical, notation, parse
+from trainables.model_files import load_student, space_of
+
+MOST_SIDE = 1024  # pixels
+
+
+def latency(
+    what: str,
+    words: Sequence[str],
+    *,
+    shape: str = "3x32x32",
+    devices: Sequence[str] = (),
+    runtime: str = "onnx",
+    batch: int = 1,
+    threads: int = 1,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Latency of one network.
+
+    Args:
+        what: a run folder, whose best student is meant, or the name of a space.
+        words: of a space: an architecture in its notation (a random one without) and `space.key=value`.
+        shape: channels x height x width of an input, for a space.
+        devices: for which to model it as well.
+        runtime: to measure on, see `measure`; `none` to model only.
+        batch: inputs at a time.
+        threads: of one inference.
+        seed: of a random architecture.
+
+    Returns:
+        `architecture`, `shape`, `params`, `macs`, `measured` (milliseconds: median_ms, low_ms, high_ms; None where not
+        asked for) and for each of `devices` its `latency_ms`, `memory_mb`, `bottleneck` and `unsupported` operators.
+
+    Raises:
+        KdnasError: unknown space, run, architecture, device or runtime.
+    """
+    if runtime != "none":
+        check_runtime(runtime)
+    profiles = [device(name) for name in devices]
+    space, architecture, sizes, classes = _run(Path(what)) if Path(what).is_dir() else _space(what, words, shape, seed)
+
+    def build() -> nn.Module:
+        return space.build(architecture, sizes, classes)
+
+    network = operators(build, sizes)
+    measured = None
+    if runtime != "none":
+        facts = {
+            "space": repr(space),
+            "architecture": canonical(space, architecture),
+            "shape": list(sizes),
+            "runtime": runtime,
+            "batch": batch,
+            "threads": threads,
+        }
+        measured = asdict(
+            remembered(
+                cache_folder(None),
+                facts,
+                lambda: measure(build(), sizes, runtime=runtime, batch=batch, threads=threads),
+            )
+        )
+    return {
+        "architecture": notation(space, architecture),
+        "shape": list(sizes),
+        "params": network.params,
+        "macs": network.macs,
+        "measured": measured,
+        "devices": {
+            profile.name: {
+                "latency_ms": latency_ms(network, profile),
+                "memory_mb": memory_bytes(network, profile) / 1e6,
+                "bottleneck": bottleneck(network, profile),
+                "unsupported": list(unsupported(network, profile)),
+            }
+            for profile in profiles
+        },
+    }
+
+
+def read_shape(text: str) -> Shape:
+    """Channels, height and width of `3x32x32`.
+
+    Raises:
+        KdnasError: it is not written so, or too large.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise KdnasError("is no shape", field="--shape", value=text, remedy="channels x height x width: 3x32x32")
+    sizes = tuple(int(part) for part in parts)
+    if min(sizes) < 1 or max(sizes) > MOST_SIDE:
+        raise KdnasError("sizes lie between 1 and 1024", field="--shape", value=text, remedy="for example 3x224x224")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _run(run: Path) -> tuple[Space, Any, Shape, int]:
+    best = run / "best"
+    if not best.is_dir():
+        raise KdnasError(
+            "holds no best student",
+            field="RUN",
+            value=str(run),
+            remedy=f"a search ends with one: `kdnas retrain {run}`",
+        )
+    _, meta = load_student(best)
+    space, architecture = space_of(meta)
+    return space, architecture, tuple(meta["shape"]), len(meta["classes"])
+
+
+def _space(name: str, words: Sequence[str], shape: str, seed: int) -> tuple[Space, Any, Shape, int]:
+    if name not in SPACES:
+        raise KdnasError(
+            "neither a run folder nor a space", field="RUN|SPACE", value=name, remedy=f"spaces: {', '.join(SPACES)}"
+        )
+    texts = [word for word in words if not word.startswith("space.")]
+    if len(texts) > 1:
+        raise KdnasError("more than one architecture", field="ARCHITECTURE", value=" ".join(texts), remedy="quote it")
+    space = read({"space": name}, [word for word in words if word.startswith("space.")]).space
+    architecture = parse(space, texts[0]) if texts else sample(space, random.Random(seed))
+    return space, architecture, read_shape(shape), 10
