@@ -92,6 +92,7 @@ class Recipe:
         learning_rate: peak learning rate of SGD with Nesterov momentum 0.9, decayed by a cosine.
         weight_decay: L2 penalty on all weights.
         batch_size: samples a step.
+        quantised: the student trains as it will run in int8 for the last half of the training.
     """
 
     alpha: float = 0.7
@@ -107,6 +108,7 @@ class Recipe:
     teacher_shares: tuple[float, ...] = ()
     weighting: str = "fixed"
     mutual: float = 0.0
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         _require(self.ensemble in ENSEMBLES, "recipe.ensemble", self.ensemble, f"known: {', '.join(ENSEMBLES)}")
@@ -217,6 +219,7 @@ class SimpleRecipes:
         learning_rate: range, sampled on a log scale.
         weight_decay: range, sampled on a log scale.
         batch_size: samples a step.
+        quantised: every student trains as it will run in int8 for the last half of its training.
     """
 
     losses: tuple[str, ...] = ("kd",)
@@ -241,6 +244,7 @@ class SimpleRecipes:
     learning_rate: Range = (0.03, 0.5)
     weight_decay: Range = (1e-5, 2e-3)
     batch_size: int = 64
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         weights = ("alpha", "final_alpha", "alpha_by_size")
@@ -345,6 +349,7 @@ class SimpleRecipes:
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),
             weight_decay=_number(trial, "weight_decay", self.weight_decay, log=True),
             batch_size=self.batch_size,
+            quantised=self.quantised,
         )
 
     def needed_taps(self) -> tuple[str, ...]:
@@ -380,11 +385,13 @@ class LabelsAlone:
         learning_rate: peak learning rate.
         weight_decay: L2 penalty on all weights.
         batch_size: samples a step.
+        quantised: every candidate trains as it will run in int8 for the last half of its training.
     """
 
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     batch_size: int = 64
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         try:
