@@ -213,6 +213,7 @@ def main() -> None:
         help="`name` or `name:option=value,…`",
     )
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--workers", type=int, default=1, help="proposals that are out at a time")
     parser.add_argument("--processes", type=int, default=2)
@@ -233,13 +234,13 @@ def main() -> None:
         each = map if chosen.platform else pool.map
         for name in chosen.samplers:
             try:
-                runs = list(each(run, [(name, chosen.table, seed) for seed in range(chosen.seeds)]))
+                runs = list(each(run, [(name, chosen.table, chosen.first_seed + seed) for seed in range(chosen.seeds)]))
             except KdnasError as error:
                 print(f"{name} is left out: {error}", file=sys.stderr)
                 continue
             rows.append(row(name, columns, points, runs))
             print(rows[-1], file=sys.stderr, flush=True)
-    facts = {"table": chosen.table, "seeds": chosen.seeds, "workers": chosen.workers}
+    facts = {"table": chosen.table, "seeds": chosen.seeds, "first_seed": chosen.first_seed, "workers": chosen.workers}
     tell(rows, chosen.out, **facts)
 
 

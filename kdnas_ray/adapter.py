@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kdnas_ray.journal import Journal
-from kdnas_ray.objectives import excess
+from kdnas_ray.objectives import costs_of, excess, over_text
 from search_spaces import Architecture, KdnasError, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -94,7 +94,7 @@ class StudyAdapter(Searcher):
         *,
         space: Space,
         recipes: Any,
-        costs: Callable[[Any], dict[str, int]],
+        costs: Callable[[Any], dict[str, float]],
         bounds: Mapping[str, float],
         objectives: Sequence[str],
         journal: Journal,
@@ -205,7 +205,7 @@ class StudyAdapter(Searcher):
             costs: Mapping[str, float] = self._costs(candidate.architecture)
             over = excess(costs, self._bounds)
             _note(trial, {**costs, "excess": list(over.values())})
-            reason = _over_text(costs, self._bounds)
+            reason = over_text(costs, self._bounds)
             if not reason:
                 if self._same(candidate) in self._known:
                     self._tell_again(candidate, costs)
@@ -334,8 +334,8 @@ class StudyAdapter(Searcher):
             elif "candidate" not in trial.user_attrs:  # the process died while this one was being proposed
                 self.study.tell(trial.number, state=TrialState.FAIL)
             else:
-                names = dict.fromkeys(("params", "flops", *self._objectives[1:]))
-                costs = {name: trial.user_attrs[name] for name in names}
+                attributes = trial.user_attrs
+                costs = costs_of(attributes) | {name: attributes[name] for name in self._objectives[1:]}
                 curve = trial.user_attrs.get("curve", ())
                 opened.append(Opened(Candidate.from_json(trial.user_attrs["candidate"]), costs, curve))
         return opened
@@ -359,7 +359,7 @@ def candidate_seed(seed: int, number: int) -> int:
 
 def check_constraints(
     sample: Callable[[], Any],
-    costs: Callable[[Any], dict[str, int]],
+    costs: Callable[[Any], dict[str, float]],
     bounds: Mapping[str, float],
     shares: str = "",
     tries: int = 200,
@@ -376,7 +376,7 @@ def check_constraints(
     Raises:
         KdnasError: none keeps the bounds.
     """
-    closest: tuple[float, dict[str, int]] | None = None
+    closest: tuple[float, dict[str, float]] | None = None
     for _ in range(tries):
         found = costs(sample())
         worst = max(excess(found, bounds).values(), default=0.0)
@@ -385,13 +385,14 @@ def check_constraints(
         if closest is None or worst < closest[0]:
             closest = (worst, found)
     assert closest is not None
-    enough = ", ".join(f"{name}: {max(closest[1][name], round(bound))}" for name, bound in bounds.items())
+    wanted = {name: bound for name, bound in bounds.items() if bound}
+    enough = ", ".join(f"{name}: {_rounded_up(max(closest[1][name], bound))}" for name, bound in wanted.items())
     source = f" ({shares})" if shares else ""
     raise KdnasError(
         f"none of {tries} architectures drawn from the space keeps them{source}; "
-        f"the closest: {_over_text(closest[1], bounds)}",
+        f"the closest: {over_text(closest[1], bounds)}",
         field="constraints",
-        value={name: round(bound) for name, bound in bounds.items()},
+        value={name: round(bound) if bound >= 100 else bound for name, bound in wanted.items()},
         remedy=f"loosen the constraint (constraints='{{{enough}}}' would do) or offer smaller choices in the space",
     )
 
@@ -410,9 +411,10 @@ def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
         trial.set_user_attr(name, value)
 
 
-def _over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
-    broken = [name for name, value in excess(costs, bounds).items() if value > 0]
-    return ", ".join(f"{name} {costs[name]:,.0f} (at most {bounds[name]:,.0f})" for name in broken)
+def _rounded_up(value: float) -> float:
+    """The next whole number; below 1000 the next of three digits."""
+    step = 1.0 if value >= 100 else 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.ceil(value / step) * step:.10g}") if step < 1 else math.ceil(value)
 
 
 def _number(candidate_id: str) -> int:

@@ -19,7 +19,7 @@ from kdnas_ray.environment import logs_to
 from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.finalists import Job, as_they_end, retrain_epochs, retraining_seed, train_in_full
 from kdnas_ray.live import Narrator
-from kdnas_ray.objectives import CONSTRAINABLE
+from kdnas_ray.objectives import SIZES
 from kdnas_ray.prefilter import make_judge
 from kdnas_ray.prepare import Plan, knowledge
 from kdnas_ray.report import write_report
@@ -89,7 +89,7 @@ def calibrate(
             scores, costs, truths = measure(run, made, chosen, names, narrator, stop, arm)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             raise Interrupted(str(run)) from None
-        costs |= {name: counting_s for name in CONSTRAINABLE if name in costs}
+        costs |= {name: counting_s for name in SIZES if name in costs}
         found = _summary(config, chosen, scores, costs, truths, tau)
         replace_text(run / "calibration.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_report(run)
@@ -139,7 +139,7 @@ def _chosen_judges(config: SearchConfig, judges: Sequence[str]) -> list[str]:
         KdnasError: one that this run does not have.
     """
     own = ["evaluator"] if getattr(config.evaluator, "judges", False) else []
-    there = [*CONSTRAINABLE, *([] if isinstance(config.evaluator, Table) else PROXIES), *own]
+    there = [*SIZES, *([] if isinstance(config.evaluator, Table) else PROXIES), *own]
     if "all" in judges:
         return there
     if not judges:

@@ -99,6 +99,40 @@ def search(
 
 
 @app.command()
+def compress(
+    teacher: Annotated[str, typer.Option("--teacher", metavar="NAME|FOLDER", help="resnet10 … resnet152, or yours.")],
+    data: Annotated[str, typer.Option("--data", metavar="PATH", help="`digits`, Parquet file or folder.")] = "digits",
+    params: Annotated[
+        str | None, typer.Option("--target-params", metavar="N", help="At most so many parameters, such as 11M.")
+    ] = None,
+    latency_ms: Annotated[float | None, typer.Option("--latency-ms", min=0, help="At most, on the device.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="See `kdnas device list`.")] = None,
+    width: Annotated[int, typer.Option("--width", min=1, help="Channels of the family's first stage.")] = 64,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Candidates to train.")] = 24,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Length of a full training.")] = 27,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Anything else.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to create.")] = None,
+) -> None:
+    """Make a big ResNet small: train or read the teacher, search a student within the bound, retrain, report."""
+    from kdnas_ray.compress import compression
+
+    chosen = compression(
+        teacher,
+        data,
+        width=width,
+        params=params,
+        latency_ms=latency_ms,
+        device=device,
+        trials=trials,
+        epochs=epochs,
+        overrides=tuple(overrides or ()),
+    )
+    from kdnas_ray.driver import search as run_search
+
+    _finish(lambda: run_search(chosen, out))
+
+
+@app.command()
 def resume(
     run: Run,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Budget, resources …")] = None,

@@ -2,108 +2,27 @@
 
 import copy
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema
 
-from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES
+from kdnas_ray.hardware.devices import absolute, device, is_file
+from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, SIZES, full_name
+from kdnas_ray.parsing import Choice, OnceLoader, misspelt, plain, refusal, validated
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.samplers.base import several_objectives
 from kdnas_ray.schedulers import SCHEDULERS
-from kdnas_ray.tracking import TrackingSettings, shown_uri
-from search_spaces import SPACES, KdnasError, Registry, first_line
+from kdnas_ray.tracking import TrackingSettings
+from search_spaces import SPACES, KdnasError, first_line
 from trainables.evaluators import EVALUATORS, Table
 from trainables.proxies import PROXIES
 from trainables.recipe import RECIPES, LabelsAlone
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
-
-WANTED = {  # pydantic's name for a mistake: what to write instead
-    "tuple_type": "give a list, such as [0.3, 0.9]",
-    "list_type": "give a list, such as [trained]",
-    "int_type": "give a whole number",
-    "int_parsing": "give a whole number",
-    "int_from_float": "give a whole number",
-    "float_type": "give a number",
-    "float_parsing": "give a number",
-    "bool_type": "give true or false",
-    "bool_parsing": "give true or false",
-    "greater_than": "choose more than {gt:g}",
-    "greater_than_equal": "choose {ge:g} or more",
-    "less_than": "choose less than {lt:g}",
-    "less_than_equal": "choose {le:g} or less",
-    "literal_error": "choose one of {expected}",
-}
-UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
-
-
-class _Choice:
-    """Annotation for `name` or `{name: …, option: …}`; the value is the entry's validated dataclass."""
-
-    def __init__(self, registry: Registry[type], field: str, default: str) -> None:
-        self._registry, self._field, self._default = registry, field, default
-
-    def parse(self, value: Any) -> Any:
-        """The entry that the value names, made with its options."""
-        if type(value) in self._registry.values():
-            return value
-        if isinstance(value, str):
-            value = {"name": value}
-        if not isinstance(value, Mapping):
-            raise KdnasError(
-                f"give a name or an object with `name` and options, not {type(value).__name__}",
-                field=self._field,
-                value=value,
-                remedy=f"known names: {', '.join(self._registry)}",
-            )
-        options = dict(value)
-        name = options.pop("name", self._default)
-        if not isinstance(name, str) or name not in self._registry:
-            raise _misspelt(f"unknown {self._registry.kind}", self._field, name, list(self._registry))
-        return _validated(self._registry[name], _listed(self._registry[name], options), self._field)
-
-    def dump(self, value: Any) -> dict[str, Any]:
-        """Name and options of the entry; `parse` takes it back."""
-        return {"name": self._registry.name_of(value), **dataclasses.asdict(value)}
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        dumped = core_schema.plain_serializer_function_ser_schema(self.dump)
-        return core_schema.no_info_plain_validator_function(self.parse, serialization=dumped)
-
-    def __get_pydantic_json_schema__(self, source: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schemas: list[dict[str, Any]] = [{"enum": list(self._registry)}]
-        for name, entry in self._registry.items():
-            schema = _inlined(TypeAdapter(_strict(entry)).json_schema())
-            schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-            schemas.append(schema)
-        return {"anyOf": schemas, "default": self._default}
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Safe YAML where a key that comes twice is an error, not the last one's win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Mapping of the node."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} comes twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 class _Section(BaseModel):
@@ -130,10 +49,16 @@ class BankSettings(_Section):
 class Bound(_Section):
     """A hard constraint, checked before any training; a bare number is its `max`."""
 
+    WANTED: ClassVar[str] = (
+        "give a number (the largest allowed), a share of the teacher's, {of_teacher: 0.1}, or, for a number on a "
+        "device, {device: npu-small, max: 5}"  # for the refusal
+    )
     max: float | None = Field(None, gt=0)
     """At most this number."""
     of_teacher: float | None = Field(None, gt=0)
     """At most this share of the teacher's number: 0.1 is a tenth."""
+    device: str | None = None
+    """Where latency_ms or memory_mb is meant; null for the first of `devices`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -196,9 +121,9 @@ class Prefilter(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Prefilter":
-        known = [*PROXIES, *CONSTRAINABLE, "evaluator"]
+        known = [*PROXIES, *SIZES, "evaluator"]
         if self.judge not in known:
-            raise _misspelt("unknown judge", "prefilter.judge", self.judge, known)
+            raise misspelt("unknown judge", "prefilter.judge", self.judge, known)
         if self.keep > self.propose:
             raise KdnasError(
                 "more than are proposed", field="prefilter.keep", value=self.keep, remedy=f"at most {self.propose}"
@@ -224,30 +149,39 @@ class Retrain(_Section):
 class SearchConfig(_Section):
     """A whole search. Every key has a default that works on a laptop."""
 
-    task: Annotated[Any, _Choice(TASKS, "task", "digits")] = Field(default="digits", validate_default=True)
+    task: Annotated[Any, Choice(TASKS, "task", "digits")] = Field(default="digits", validate_default=True)
     labels: float = Field(1.0, gt=0, le=1)
     """Share of the training labels that is kept, of each class; the rest is learned from the teacher alone."""
-    teachers: list[Annotated[Any, _Choice(TEACHERS, "teachers", "trained")]] = Field(
+    teachers: list[Annotated[Any, Choice(TEACHERS, "teachers", "trained")]] = Field(
         default=["trained"], validate_default=True
     )
     """The first is the one that students are compared with, and whose inner features they may learn from."""
     bank: BankSettings = BankSettings()
-    space: Annotated[Any, _Choice(SPACES, "space", "resnet")] = Field(default="resnet", validate_default=True)
-    recipes: Annotated[Any, _Choice(RECIPES, "recipes", "simple")] = Field(default="simple", validate_default=True)
-    evaluator: Annotated[Any, _Choice(EVALUATORS, "evaluator", "scratch")] = Field(
+    space: Annotated[Any, Choice(SPACES, "space", "resnet")] = Field(default="resnet", validate_default=True)
+    recipes: Annotated[Any, Choice(RECIPES, "recipes", "simple")] = Field(default="simple", validate_default=True)
+    evaluator: Annotated[Any, Choice(EVALUATORS, "evaluator", "scratch")] = Field(
         default="scratch", validate_default=True
     )
     prefilter: Prefilter | None = None
     """A cheap judge before any training; null to train all that is proposed."""
-    sampler: Annotated[Any, _Choice(SAMPLERS, "sampler", "tpe")] = Field(default="tpe", validate_default=True)
-    scheduler: Annotated[Any, _Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
+    sampler: Annotated[Any, Choice(SAMPLERS, "sampler", "tpe")] = Field(default="tpe", validate_default=True)
+    scheduler: Annotated[Any, Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
     objectives: list[str] = ["val_accuracy"]
     """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy.
 
-    Possible are params, flops (fewer is better) and zero-cost proxies (more is better), see `kdnas list objectives`.
+    Possible are params, flops, latency_ms and memory_mb on the first of `devices` or, as latency_ms/NAME, on another
+    (less is better), and zero-cost proxies (more is better), see `kdnas list objectives`.
+    """
+    devices: list[str] = []
+    """What candidates are to run on: names of `kdnas device list`, or profiles and models in files (YAML, JSON).
+
+    For each, latency and memory of every candidate are modelled; those that a constraint names come by themselves.
     """
     constraints: dict[str, Bound] = {"params": Bound(of_teacher=0.01)}
-    """Hard bounds on numbers known before training: params, flops."""
+    """Hard bounds on numbers known before training: params, flops, latency_ms, memory_mb.
+
+    On a device, e.g. {latency_ms: {device: npu-small, max: 5}}, also operators that it lacks are refused.
+    """
     budget: Budget = Budget()
     resources: Resources = Resources()
     retrain: Retrain = Retrain()
@@ -265,8 +199,34 @@ class SearchConfig(_Section):
             raise KdnasError("there is none", field="teachers", value=[], remedy="list at least one teacher")
         else:
             check_order(self.teachers)
+        self._name_in_full()
         self._check_objectives()
         return self
+
+    def _name_in_full(self) -> None:
+        """Numbers on a device get its name, and every device is listed."""
+        listed = {device(text).name if is_file(text) else text: absolute(text) for text in self.devices}
+        bounds: dict[str, Bound] = {}
+        for name, bound in self.constraints.items():
+            if name.partition("/")[0] not in CONSTRAINABLE:
+                raise misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
+            full = full_name(name, bound.device, [*listed])
+            bounds[full] = bound.model_copy(update={"device": full.partition("/")[2] or None})
+        objectives = [full_name(name, None, [*listed]) for name in self.objectives if self._known(name)]
+        for name in (*bounds, *objectives):
+            if "/" in name:
+                listed.setdefault(own := name.partition("/")[2], own)
+        if not isinstance(self.evaluator, Table):  # a table has devices of its own: the plan looks there
+            for text in listed.values():
+                device(text)
+        found = {"constraints": bounds, "objectives": objectives, "devices": [*listed.values()]}
+        for field, value in found.items():
+            object.__setattr__(self, field, value)
+
+    def _known(self, name: str) -> bool:
+        if name.partition("/")[0] not in OBJECTIVES:
+            raise misspelt("unknown objective", "objectives", name, list(OBJECTIVES))
+        return True
 
     def _only_the_table(self) -> None:
         """A table knows neither teachers nor recipes: those that were not asked for are left out."""
@@ -283,9 +243,6 @@ class SearchConfig(_Section):
                 )
 
     def _check_objectives(self) -> None:
-        for name in self.objectives:
-            if name not in OBJECTIVES:
-                raise _misspelt("unknown objective", "objectives", name, list(OBJECTIVES))
         if self.objectives[:1] != ["val_accuracy"] or len(set(self.objectives)) < len(self.objectives):
             raise KdnasError(
                 "val_accuracy comes first and nothing comes twice",
@@ -299,23 +256,20 @@ class SearchConfig(_Section):
                 "a table has no samples to score networks on",
                 field="objectives",
                 value=proxies[0],
-                remedy=f"choose {' or '.join(CONSTRAINABLE)} beside val_accuracy",
+                remedy=f"choose {' or '.join(SIZES)} beside val_accuracy",
             )
         if len(self.objectives) > 1 and not getattr(self.sampler, "several_objectives", True):
             raise several_objectives(SAMPLERS.name_of(self.sampler))
-        for name in self.constraints:
-            if name not in CONSTRAINABLE:
-                raise _misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
 
     def __init__(self, **data: Any) -> None:
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise _refusal(error, SearchConfig, "") from error
+            raise refusal(error, SearchConfig, "") from error
 
     def resolved(self) -> dict[str, Any]:
         """Plain nested dictionary with every default filled in, paths absolute; `read` takes it back."""
-        return _plain(self.model_dump())
+        return plain(self.model_dump())
 
 
 def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -329,8 +283,8 @@ def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -
         _override(merged, override)
     for key in merged:
         if not isinstance(key, str):
-            raise _misspelt("unknown key", str(key), merged[key], list(SearchConfig.model_fields))
-    return _validated(SearchConfig, merged, "")
+            raise misspelt("unknown key", str(key), merged[key], list(SearchConfig.model_fields))
+    return validated(SearchConfig, merged, "")
 
 
 def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -340,7 +294,7 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         KdnasError: the file is missing, is not YAML, or holds something invalid.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf8"), _OnceLoader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(path.read_text(encoding="utf8"), OnceLoader)  # noqa: S506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise KdnasError(
             f"cannot be read ({first_line(error)})",
@@ -399,101 +353,3 @@ def _override(data: dict[str, Any], override: str) -> None:
             child = [] if following.isdecimal() else {}
         here[step] = child
         here = child
-
-
-def _validated(target: Any, value: Any, field: str) -> Any:
-    try:
-        return TypeAdapter(_strict(target)).validate_python(value)
-    except ValidationError as error:
-        raise _refusal(error, target, field) from error
-
-
-def _refusal(error: ValidationError, target: Any, field: str) -> KdnasError:
-    # A misspelt key comes first: it also leaves the right one missing.
-    first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
-    path = ".".join(part for part in (field, *map(str, first["loc"])) if part)
-    if first["type"] in UNKNOWN_KEY:
-        owner = _owner(target, first["loc"][:-1])
-        return _misspelt("unknown key", path, first["input"], _keys(owner), str(first["loc"][-1]))
-    if first["type"] in ("missing", "missing_argument"):
-        return KdnasError("is required", field=path, remedy="give it a value")
-    wanted = WANTED.get(first["type"])
-    message = wanted.format(**first.get("ctx", {})) if wanted else first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("model_type", "dataclass_type"):
-        message = f"give an object with keys of: {', '.join(_keys(_owner(target, first['loc'])))}"
-        if _owner(target, first["loc"]) is Bound:
-            message = "give a number (the largest allowed) or, as a share of the teacher's, {of_teacher: 0.1}"
-    value = None if isinstance(first["input"], (dict, BaseModel)) else first["input"]
-    value = shown_uri(value) if isinstance(value, str) else value
-    return KdnasError("invalid value", field=path, value=value, remedy=message)
-
-
-def _listed(entry: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with a single value where a list is meant: `alpha=0.5` fixes a range, `losses=dkd` a choice."""
-    kinds = {field.name: field.type for field in dataclasses.fields(entry)}
-    found = dict(options)
-    for name, value in options.items():
-        if get_origin(kinds.get(name)) is tuple and isinstance(value, (str, int, float)):
-            parts = get_args(kinds[name])
-            found[name] = [value] * (1 if Ellipsis in parts else len(parts))
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    # A run can be resumed from another folder.
-    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
-
-
-def _misspelt(problem: str, field: str, value: Any, known: Sequence[str], key: str | None = None) -> KdnasError:
-    close = difflib.get_close_matches(key or str(value), known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return KdnasError(problem, field=field, value=value, remedy=f"{hint}known: {', '.join(known)}")
-
-
-def _strict(target: Any) -> Any:
-    """The target, its dataclasses refusing unknown keys."""
-    if dataclasses.is_dataclass(target) and "__pydantic_config__" not in vars(target):
-        setattr(target, "__pydantic_config__", {"extra": "forbid", "allow_inf_nan": False})  # noqa: B010 (not a field of the type)
-        for field in dataclasses.fields(target):
-            _strict(field.type)
-    return target
-
-
-def _owner(target: Any, path: Sequence[Any]) -> Any:
-    for part in path:
-        fields = target.model_fields if _is_model(target) else getattr(target, "__dataclass_fields__", {})
-        if part in fields:
-            found = fields[part]
-            target = found.annotation if _is_model(target) else found.type
-            target = next((part for part in get_args(target) if _is_model(part)), target)  # of `X | None`
-        elif get_args(target):  # the values of a dictionary or list
-            target = get_args(target)[-1]
-    return target
-
-
-def _keys(target: Any) -> list[str]:
-    if _is_model(target):
-        return list(target.model_fields)
-    return [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
-
-
-def _is_model(target: Any) -> bool:
-    return isinstance(target, type) and issubclass(target, BaseModel)
-
-
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without `$defs`: references into it would point nowhere once it is part of another."""
-    definitions = schema.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
-            return {key: resolve(value) for key, value in node.items()}
-        return [resolve(item) for item in node] if isinstance(node, list) else node
-
-    return resolve(schema)

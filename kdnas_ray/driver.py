@@ -30,7 +30,7 @@ from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.live import Narrator
-from kdnas_ray.objectives import OBJECTIVES
+from kdnas_ray.objectives import objective
 from kdnas_ray.prefilter import make_scores, make_sieve
 from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, teacher_folder
 from kdnas_ray.report import write_report
@@ -46,6 +46,7 @@ from kdnas_ray.runs import (
     write_state,
 )
 from kdnas_ray.samplers import Around
+from kdnas_ray.samplers.foresight import foreseeing
 from kdnas_ray.schedulers import replay
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
 from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
@@ -253,7 +254,14 @@ def _search_phase(
     journal = Journal(run, progress)
     if config.budget.wall_s is not None:
         progress.wall_budget_s = max(0.0, config.budget.wall_s - journal.search_s())
-    around = Around(config.space, config.recipes, made.costs, lambda: list(journal.rows.values()), rungs[-1])
+    around = Around(
+        space=config.space,
+        recipes=config.recipes,
+        costs=made.costs,
+        rows=lambda: list(journal.rows.values()),
+        epochs=rungs[-1],
+        excess=made.excess if made.bounds else None,
+    )
     study = _study(run / "study.db", config, len(journal.rows), around)
     if not study.get_trials(deepcopy=False):
         for architecture in proposals:
@@ -358,9 +366,12 @@ def _study(path: Path, config: SearchConfig, known: int, around: Around) -> optu
     storage = RDBStorage(f"sqlite:///file:{quote(str(path.resolve()))}?uri=true")
     event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
     # A sampler seeded alike after every resume would propose its first random candidates again.
-    sampler = config.sampler.make(config.seed + known, lambda trial: trial.user_attrs.get("excess") or [0.0], around)
+    seed = config.seed + known
+    sampler = config.sampler.make(seed, lambda trial: trial.user_attrs.get("excess") or [0.0], around)
+    if around.excess is not None:
+        sampler = foreseeing(sampler, seed, around)
     directions = [
-        StudyDirection.MAXIMIZE if OBJECTIVES[name].maximise else StudyDirection.MINIMIZE for name in config.objectives
+        StudyDirection.MAXIMIZE if objective(name).maximise else StudyDirection.MINIMIZE for name in config.objectives
     ]
     study = optuna.create_study(
         study_name=STUDY, storage=storage, sampler=sampler, directions=directions, load_if_exists=True

@@ -9,9 +9,8 @@ from ray.exceptions import RayTaskError
 
 from kdnas_ray.adapter import Stop
 from kdnas_ray.config import Resources
-from kdnas_ray.objectives import excess
 from kdnas_ray.prepare import Plan
-from search_spaces import Architecture, KdnasError, RunError, first_line
+from search_spaces import KdnasError, RunError, first_line
 from trainables.distill import Shared
 from trainables.evaluators.base import Prepared, Workshop
 
@@ -25,14 +24,11 @@ def prepare_evaluator(
         RunError: it failed while computing.
     """
 
-    def keeps(architecture: Architecture) -> bool:
-        return all(over <= 0 for over in excess(made.costs(architecture), made.bounds).values())
-
     workshop = Workshop(
         shared=shared,
         reference=reference,
         each=lambda function, arguments: _each(function, arguments, made.config.resources, stop),
-        keeps=keeps,
+        keeps=made.keeps,
         folder=run / "evaluator",
         seed=made.config.seed,
         say=say,

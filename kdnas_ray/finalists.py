@@ -17,6 +17,7 @@ from kdnas_ray import tracking
 from kdnas_ray.adapter import Stop, candidate_seed
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig
+from kdnas_ray.objectives import costs_of
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import SPACES, RunError
@@ -98,8 +99,9 @@ def _length(row: dict[str, Any]) -> tuple[int, int]:
 def finalists(run: Path) -> list[dict[str, Any]]:
     """Retrained candidates, best first by validation accuracy with KD (mean over seeds), then by size.
 
-    Each row: id, params, flops, and mean and spread (`_std`, None for a single seed) over seeds of
-    `val_accuracy`, `test_accuracy` and `test_accuracy_without_kd`. Selection never looks at the test split.
+    Each row: id, the numbers known before training (`params`, `flops`, …), and mean and spread (`_std`, None for a
+    single seed) over seeds of `val_accuracy`, `test_accuracy` and `test_accuracy_without_kd`. Selection never looks
+    at the test split.
     """
     rows = {row["id"]: row for row in read_jsonl(run / "candidates.jsonl")}
     retrained = read_retrained(run)
@@ -113,8 +115,7 @@ def finalists(run: Path) -> list[dict[str, Any]]:
         found.append(
             {
                 "id": name,
-                "params": rows[name]["params"],
-                "flops": rows[name]["flops"],
+                **costs_of(rows[name]),
                 "search_val_accuracy": rows[name]["val_accuracy"],
                 **_mean_and_spread("val_accuracy", [row["val_accuracy"] for row in with_kd]),
                 **_mean_and_spread("test_accuracy", [row["test_accuracy"] for row in with_kd]),

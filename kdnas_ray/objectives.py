@@ -1,8 +1,11 @@
-"""Which numbers of a candidate can be optimised or bounded?"""
+"""Which numbers of a candidate can be optimised or bounded?
 
-from collections.abc import Mapping
+Some are numbers on a device; their full name ends in it, as in `latency_ms/npu-small`.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from search_spaces import KdnasError, Registry
 from trainables.proxies import PROXIES
@@ -16,11 +19,13 @@ class Objective:
         summary: what it is, with its unit.
         maximise: whether more is better.
         needs_data: False when the architecture alone decides it, so that it can be bounded.
+        of_device: whether it depends on a device.
     """
 
     summary: str
     maximise: bool = False
     needs_data: bool = False
+    of_device: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.summary)
@@ -31,12 +36,50 @@ OBJECTIVES: Registry[Objective] = Registry(
     ("val_accuracy", Objective("Share of validation samples classified correctly, 0 to 1", True, True)),
     ("params", Objective("Number of trainable parameters")),
     ("flops", Objective("Floating point operations for one input, 2 for each multiply-add")),
+    ("latency_ms", Objective("Modelled milliseconds for one input on a device", of_device=True)),
+    ("memory_mb", Objective("Megabytes (10^6 bytes) of weights and activations on a device", of_device=True)),
     *(
         (name, Objective((proxy.__doc__ or "").partition("\n")[0], maximise=True, needs_data=True))
         for name, proxy in PROXIES.items()
     ),
 )
 CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective.needs_data]
+SIZES = [name for name in CONSTRAINABLE if not OBJECTIVES[name].of_device]
+UNSUPPORTED = "unsupported"  # operators that a device lacks: bounded to none for every device that bounds anything
+
+
+def objective(name: str) -> Objective:
+    """The objective of a full name."""
+    return OBJECTIVES[name.partition("/")[0]]
+
+
+def full_name(name: str, device: str | None, devices: Sequence[str]) -> str:
+    """Name of a number with the device that it is meant on: its own, the one given, or the first of `devices`.
+
+    Raises:
+        KdnasError: there is none, or one for a number that depends on none.
+    """
+    plain, _, own = name.partition("/")
+    known = f"known: {', '.join(OBJECTIVES)}"
+    if plain not in OBJECTIVES:
+        raise KdnasError("unknown number", field="objectives", value=name, remedy=known)
+    if not OBJECTIVES[plain].of_device:
+        if own or device:
+            raise KdnasError("depends on no device", field=plain, value=own or device, remedy="leave the device out")
+        return plain
+    if own and device and own != device:
+        raise KdnasError("two devices for one number", field=name, value=device, remedy="name one")
+    chosen = own or device or next(iter(devices), None)
+    if chosen is None:
+        raise KdnasError(
+            "on which device?", field=name, value=None, remedy="devices: [npu-small] (see `kdnas device list`)"
+        )
+    return f"{plain}/{chosen}"
+
+
+def costs_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """What of a row are numbers known before training, by full name."""
+    return {name: row[name] for name in row if name.partition("/")[0] in CONSTRAINABLE}
 
 
 class _Limits(Protocol):
@@ -50,7 +93,7 @@ class _Limits(Protocol):
 
 
 def limits(constraints: Mapping[str, _Limits], teacher: Mapping[str, float]) -> dict[str, float]:
-    """Largest allowed value of each constrained number, shares of the teacher's resolved.
+    """Largest allowed value of each constrained number (by full name), shares of the teacher's resolved.
 
     Raises:
         KdnasError: a share of a number that the teacher has none of.
@@ -66,9 +109,28 @@ def limits(constraints: Mapping[str, _Limits], teacher: Mapping[str, float]) -> 
             )
         share = bound.of_teacher * teacher[name] if bound.of_teacher is not None else float("inf")
         found[name] = min(bound.max if bound.max is not None else float("inf"), share)
-    return found
+    bounded = dict.fromkeys(name.partition("/")[2] for name in constraints if "/" in name)
+    return found | {f"{UNSUPPORTED}/{device}": 0.0 for device in bounded}
 
 
 def excess(costs: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str, float]:
     """How far each bound is exceeded, relative to it: 0.5 is half too much; at most 0 where it is kept."""
-    return {name: costs[name] / bound - 1 for name, bound in bounds.items()}
+    return {name: costs[name] / bound - 1 if bound else costs[name] for name, bound in bounds.items()}
+
+
+def over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
+    """Which bounds are broken and by how much; empty where none is."""
+    found = []
+    for name, over in excess(costs, bounds).items():
+        if over <= 0:
+            continue
+        if name.startswith(UNSUPPORTED):
+            found.append(f"{costs[name]:.0f} operators that {name.partition('/')[2]} lacks")
+        else:
+            found.append(f"{name} {number(costs[name])} (at most {number(bounds[name])})")
+    return ", ".join(found)
+
+
+def number(value: float) -> str:
+    """A count in full, anything else with three digits."""
+    return f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3g}"

@@ -7,7 +7,7 @@ import torch
 
 from kdnas_ray.adapter import Sieve
 from kdnas_ray.config import Prefilter, SearchConfig
-from kdnas_ray.objectives import CONSTRAINABLE
+from kdnas_ray.objectives import SIZES
 from kdnas_ray.prepare import Plan
 from search_spaces import KdnasError
 from trainables.candidate import Candidate, build_model
@@ -45,7 +45,7 @@ def make_judge(name: str, samples: int, made: Plan, shared: Shared | None, prepa
         shared: what every trial reads; None in a search on a table.
         prepared: what the evaluator gives to the search.
     """
-    if name in CONSTRAINABLE:
+    if name in SIZES:
         return lambda candidates: [float(made.costs(candidate.architecture)[name]) for candidate in candidates]
     if name == "evaluator":
         judge = prepared.judge

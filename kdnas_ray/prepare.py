@@ -16,8 +16,8 @@ from torch import nn
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.counting import count, count_model
-from kdnas_ray.objectives import CONSTRAINABLE, limits
+from kdnas_ray.hardware.costs import Costs, cost_function, profiles, teacher_costs
+from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
@@ -44,20 +44,28 @@ class Plan:
     Args:
         config: the configuration.
         data: the task's data.
-        teacher_costs: `params` and `flops` of the first teacher.
+        teacher_costs: numbers of the first teacher, as `costs`.
         bounds: largest allowed value of each constrained number.
         taps: teacher taps that the bank must hold.
         online: shapes of the teacher taps that are computed when they are needed, because the bank has no room.
-        costs: `params` and `flops` of an architecture, remembered.
+        costs: numbers of an architecture known before training, by full name, remembered.
     """
 
     config: SearchConfig
     data: Data
-    teacher_costs: dict[str, int]
+    teacher_costs: Costs
     bounds: dict[str, float]
     taps: tuple[str, ...]
     online: dict[str, tuple[int, ...]]
-    costs: Callable[[Architecture], dict[str, int]]
+    costs: Callable[[Architecture], Costs]
+
+    def keeps(self, architecture: Architecture) -> bool:
+        """Whether it keeps all bounds."""
+        return self.excess(architecture) <= 0
+
+    def excess(self, architecture: Architecture) -> float:
+        """How far it exceeds its worst bound, relative to it; at most 0 where it keeps all."""
+        return max(excess(self.costs(architecture), self.bounds).values(), default=0.0)
 
     def identity(self, architecture: Architecture) -> str:
         """Text that is the same for architectures whose results are the same."""
@@ -92,24 +100,19 @@ def plan(config: SearchConfig) -> Plan:
     online = _check_bank(config, data, teacher_shapes)
     _check_student_taps(config, data, teacher_shapes)
     _check_classifiers(config, data, model)
-    teacher_costs = count_model(model, shape)
-    bounds = limits(config.constraints, teacher_costs)
-    known: dict[Architecture, dict[str, int]] = {}
-
-    def costs(architecture: Architecture) -> dict[str, int]:
-        if architecture not in known:
-            known[architecture] = count(lambda: config.space.build(architecture, shape, classes), shape)
-        return known[architecture]
-
+    devices = profiles(config.devices)
+    reference = teacher_costs(model, shape, devices)
+    bounds = limits(config.constraints, reference)
+    costs = cost_function(config.space, shape, classes, devices)
     rng = random.Random(config.seed)
     shares = ", ".join(
-        f"{name}: {bound.of_teacher:g} of the teacher's {teacher_costs[name]:,}"
+        f"{name}: {bound.of_teacher:g} of the teacher's {number(reference[name])}"
         for name, bound in config.constraints.items()
         if bound.of_teacher is not None
     )
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
     check_sampler(config, costs)
-    return Plan(config, data, teacher_costs, bounds, () if online else taps, online, costs)
+    return Plan(config, data, reference, bounds, () if online else taps, online, costs)
 
 
 def check_prefilter(config: SearchConfig) -> None:
@@ -133,11 +136,11 @@ def check_prefilter(config: SearchConfig) -> None:
             "a table has no samples to score networks on",
             field="prefilter.judge",
             value=judge,
-            remedy=f"choose {' or '.join(CONSTRAINABLE)}",
+            remedy=f"choose {' or '.join(SIZES)}",
         )
 
 
-def check_sampler(config: SearchConfig, costs: Callable[[Architecture], dict[str, int]]) -> None:
+def check_sampler(config: SearchConfig, costs: Callable[[Architecture], Costs]) -> None:
     """Refuses a sampler that cannot work on this space, or whose package is not installed."""
     around = Around(config.space, config.recipes, costs, list, config.scheduler.max_epochs)
     config.sampler.make(config.seed, lambda trial: [0.0], around)

@@ -14,6 +14,7 @@ from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.environment import git_commit, versions
 from kdnas_ray.finalists import finalists, read_retrained
+from kdnas_ray.objectives import costs_of
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary, read_teacher_facts
 from trainables.files import replace_text
@@ -209,7 +210,7 @@ def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> dict[str,
     if not best and not complete:
         return None
     row = rows[best[0]["id"]] if best else complete[0]
-    kept = {name: row[name] for name in ("id", "architecture", "recipe", "val_accuracy", "params", "flops")}
+    kept = {name: row[name] for name in ("id", "architecture", "recipe", "val_accuracy")} | costs_of(row)
     measured = best[0] if best else {}
     names = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
     return (

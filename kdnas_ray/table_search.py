@@ -1,6 +1,7 @@
 """How does a search run on a table of results? Planned and ended here; proposed, scheduled and told like any other."""
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from kdnas_ray import tracking
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig
-from kdnas_ray.hardware.counting import count
-from kdnas_ray.objectives import limits
+from kdnas_ray.hardware.costs import Costs, cost_function, profiles
+from kdnas_ray.objectives import UNSUPPORTED, limits
 from kdnas_ray.prepare import Plan, check_prefilter, check_sampler
 from kdnas_ray.runs import append_jsonl, read_jsonl, read_teacher_facts
 from search_spaces import Architecture, KdnasError, sample
@@ -120,17 +121,29 @@ def score_finalists(run: Path, made: TablePlan, top: int) -> None:
         tracking.append(run, {"type": "retrained", "id": row["id"], "repeat": 0, "with_kd": True, **scores})
 
 
-def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[[Any], dict[str, int]]:
-    known: dict[Architecture, dict[str, int]] = {}
+def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[[Any], Costs]:
+    """Numbers of an architecture: those that the table holds, others counted and modelled.
 
-    def costs(architecture: Architecture) -> dict[str, int]:
+    Raises:
+        KdnasError: a device is neither a column of the table nor known otherwise.
+    """
+    columns = {f"latency_ms/{name}": f"latency_ms_{name}" for name in config.devices}
+    some = next(iter(results.entries.values()))
+    columns = {name: column for name, column in columns.items() if column in some}
+    others = [name for name in config.devices if f"latency_ms/{name}" not in columns]
+    modelled = cost_function(config.space, settings.shape, settings.classes, profiles(others))
+    known: dict[Architecture, Costs] = {}
+
+    def costs(architecture: Architecture) -> Costs:
         if architecture not in known:
             entry = results.entries.get(results.find(config.space, architecture) or "", {})
-            if all(name in entry for name in COSTS):
-                known[architecture] = {name: int(entry[name]) for name in COSTS}
-            else:
-                shape, classes = settings.shape, settings.classes
-                known[architecture] = count(lambda: config.space.build(architecture, shape, classes), shape)
+            counted = all(name in entry for name in COSTS)
+            found: Costs = {name: int(entry[name]) for name in COSTS} if counted else {}
+            found = found if counted and not others else modelled(architecture) | found
+            for name, column in columns.items():  # what the table lacks is rejected
+                device = name.partition("/")[2]
+                found = found | {name: entry.get(column, math.inf), f"{UNSUPPORTED}/{device}": 0.0}
+            known[architecture] = found
         return known[architecture]
 
     return costs

@@ -11,7 +11,7 @@ from rich.table import Table
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.counting import count
+from kdnas_ray.hardware.costs import Costs, cost_function, profiles, teacher_costs
 from kdnas_ray.objectives import excess, limits
 from kdnas_ray.prepare import load_data
 from kdnas_ray.runs import check_creatable
@@ -158,7 +158,7 @@ def rank_teachers(
     data = load_data(config)
     check_fits(config.task.augmentation, *data.shape[1:])
     pool = [scaled(teacher, width) for width in widths]
-    costs = [_teacher_costs(settings, data.shape, len(data.classes)) for settings in pool]
+    costs = [_teacher_costs(settings, data.shape, len(data.classes), config.devices) for settings in pool]
     architecture, student_params = _student(config, data, costs[-1])
     epochs = epochs or config.scheduler.max_epochs
     normalise = Normalise(data.mean, data.std)
@@ -190,7 +190,7 @@ def rank_teachers(
             data.train, [known.model], normalise, augmentation=augmentation, views=views, seed=config.seed
         )
         taught = accuracies(bank, Recipe(), f"of the teacher {width} wide")
-        rows.append(Taught(width, cost["params"], known.val_accuracy, taught))
+        rows.append(Taught(width, int(cost["params"]), known.val_accuracy, taught))
     bank = banks.without_teacher(data.train, augmentation=augmentation, views=views, seed=config.seed)
     alone = accuracies(bank, Recipe().without_teacher(), "without a teacher")
     return TeacherRanking(architecture, student_params, epochs, tuple(rows), alone)
@@ -245,15 +245,13 @@ def verdict(found: TeacherRanking) -> str:
     return f"The biggest teacher is not the best for {student}: {ahead_by} (capacity gap)."
 
 
-def _teacher_costs(settings: TrainedTeacher, shape: Shape, classes: int) -> dict[str, int]:
-    return count(lambda: build_teacher(settings, shape, classes), shape)
+def _teacher_costs(settings: TrainedTeacher, shape: Shape, classes: int, devices: Sequence[str]) -> Costs:
+    return teacher_costs(build_teacher(settings, shape, classes), shape, profiles(devices))
 
 
-def _student(config: SearchConfig, data: Data, teacher_costs: dict[str, int]) -> tuple[Architecture, int]:
-    bounds = limits(config.constraints, teacher_costs)
-
-    def costs(architecture: Architecture) -> dict[str, int]:
-        return count(lambda: config.space.build(architecture, data.shape, len(data.classes)), data.shape)
+def _student(config: SearchConfig, data: Data, reference: Costs) -> tuple[Architecture, int]:
+    bounds = limits(config.constraints, reference)
+    costs = cost_function(config.space, data.shape, len(data.classes), profiles(config.devices))
 
     def draws() -> Callable[[], Architecture]:
         rng = random.Random(config.seed)
@@ -264,7 +262,7 @@ def _student(config: SearchConfig, data: Data, teacher_costs: dict[str, int]) ->
     while True:
         found = costs(architecture := draw())
         if all(over <= 0 for over in excess(found, bounds).values()):
-            return architecture, found["params"]
+            return architecture, int(found["params"])
 
 
 def _spread(values: Sequence[float] | np.ndarray) -> float | None:

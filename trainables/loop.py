@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from search_spaces import KdnasError
 from trainables.bank import Bank, Batch
 from trainables.meta import EVERY, MetaWeights, slopes
-from trainables.optimizer import SGD, clip
+from trainables.optimizer import OPTIMIZERS, SGD, AdamW, clip
 from trainables.quantised import LAST_SHARE, RANGES, Ranges, quantised
 from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
@@ -59,7 +59,7 @@ class Training:
     seed: int
     total_epochs: int
     projectors: nn.ModuleDict
-    optimizer: SGD
+    optimizer: SGD | AdamW
     reads: tuple[Read, ...] = ()
     curve: list[Point] = field(default_factory=list)
     train_s: float = 0.0
@@ -146,7 +146,8 @@ def start(
             value=recipe.teacher_shares,
             remedy="give a share for each of them, or none",
         )
-    optimizer = SGD([*model.parameters(), *projectors.parameters()], recipe.weight_decay)
+    trained = [*model.parameters(), *projectors.parameters()]
+    optimizer = OPTIMIZERS[recipe.optimizer](trained, recipe.weight_decay)
     size = params / bank.teacher_params[0] if any(bank.teacher_params[:1]) else 1.0
     return Training(model, recipe, seed, total_epochs, projectors, optimizer, reads, size=size)
 

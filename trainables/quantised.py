@@ -100,7 +100,9 @@ def _rounding(index: int, ranges: Ranges) -> Any:
         if layer.training:
             ranges.follow(index, inputs[0])
         # An instance's own attribute hides the parameter of the same name, which stays where it is.
-        layer.__dict__["weight"] = rounded_weights(layer._parameters["weight"])
+        weights = layer._parameters["weight"]
+        assert weights is not None
+        layer.__dict__["weight"] = rounded_weights(weights)
         return (ranges.round(index, inputs[0]), *inputs[1:])
 
     return read

@@ -15,6 +15,7 @@ from search_spaces import KdnasError, Registry, Suggests
 from trainables.ensembles import ENSEMBLES
 from trainables.losses import LOSSES
 from trainables.matching import MATCHES
+from trainables.optimizer import OPTIMIZERS
 from trainables.schedules import SCHEDULES, between
 from trainables.weighting import TEMPERATURES, WEIGHTINGS, complexity
 
@@ -89,8 +90,9 @@ class Recipe:
             cost) and dropped; 0 for none.
         temperature: temperature of the soft targets over the training.
         terms: distillation losses; their weighted sum is what alpha weighs.
-        learning_rate: peak learning rate of SGD with Nesterov momentum 0.9, decayed by a cosine.
-        weight_decay: L2 penalty on all weights.
+        optimizer: `sgd` with Nesterov momentum 0.9, or `adamw`.
+        learning_rate: peak learning rate, decayed by a cosine.
+        weight_decay: L2 penalty on all weights; of `adamw` the decoupled decay.
         batch_size: samples a step.
         quantised: the student trains as it will run in int8 for the last half of the training.
     """
@@ -108,6 +110,7 @@ class Recipe:
     teacher_shares: tuple[float, ...] = ()
     weighting: str = "fixed"
     mutual: float = 0.0
+    optimizer: str = "sgd"
     quantised: bool = False
 
     def __post_init__(self) -> None:
@@ -141,6 +144,7 @@ class Recipe:
             "a curriculum ranges from end to 2 start - end: choose an end below twice the start",
         )
         _require(self.weighting in WEIGHTINGS, "recipe.weighting", self.weighting, f"known: {', '.join(WEIGHTINGS)}")
+        _require(self.optimizer in OPTIMIZERS, "recipe.optimizer", self.optimizer, f"known: {', '.join(OPTIMIZERS)}")
         for term in self.terms:
             _require(term.match in MATCHES, "recipe.terms.match", term.match, f"known: {', '.join(MATCHES)}")
             _require(0 <= term.weight < math.inf, "recipe.terms.weight", term.weight, "choose 0 or more")
@@ -216,6 +220,7 @@ class SimpleRecipes:
         taps: the student's taps whose features a hint may match.
         teacher_taps: taps of the teacher to choose a match from; empty for those of the same names.
         matches: how the teacher's tap is found, to choose from: `name`, `depth`, `resolution`.
+        optimizer: `sgd` or `adamw`, which wants a learning rate about a hundred times smaller.
         learning_rate: range, sampled on a log scale.
         weight_decay: range, sampled on a log scale.
         batch_size: samples a step.
@@ -244,6 +249,7 @@ class SimpleRecipes:
     learning_rate: Range = (0.03, 0.5)
     weight_decay: Range = (1e-5, 2e-3)
     batch_size: int = 64
+    optimizer: str = "sgd"
     quantised: bool = False
 
     def __post_init__(self) -> None:
@@ -261,6 +267,7 @@ class SimpleRecipes:
                 _require(low >= 0 and high <= 1, f"recipes.{name}", [low, high], "stay between 0 and 1")
             else:
                 _require(low > 0, f"recipes.{name}", [low, high], "values start above 0")
+        _require_known("recipes.optimizer", self.optimizer, list(OPTIMIZERS))
         for field, known in _choices().items():
             chosen = getattr(self, field)
             for name in chosen:
@@ -346,6 +353,7 @@ class SimpleRecipes:
             mutual=_choose(trial, "mutual", self.mutual),
             temperature=Temperature(schedule, start, end),
             terms=tuple(terms),
+            optimizer=self.optimizer,
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),
             weight_decay=_number(trial, "weight_decay", self.weight_decay, log=True),
             batch_size=self.batch_size,
@@ -385,12 +393,14 @@ class LabelsAlone:
         learning_rate: peak learning rate.
         weight_decay: L2 penalty on all weights.
         batch_size: samples a step.
+        optimizer: `sgd` or `adamw`.
         quantised: every candidate trains as it will run in int8 for the last half of its training.
     """
 
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     batch_size: int = 64
+    optimizer: str = "sgd"
     quantised: bool = False
 
     def __post_init__(self) -> None:

@@ -16,8 +16,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from search_spaces import SPACES, ForeignModel, KdnasError, Registry, ResNetSpace, Shape, first_line, tap_shapes
-from search_spaces.resnet import build_resnet, resnet_architecture
+from search_spaces import (
+    SPACES,
+    Architecture,
+    ForeignModel,
+    KdnasError,
+    Registry,
+    ResNetSpace,
+    Shape,
+    first_line,
+    tap_shapes,
+)
+from search_spaces.resnet import BLOCKS, build_resnet, resnet_architecture
 from trainables import bank as banks
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, Point, Training, evaluate, start, train
@@ -61,6 +71,7 @@ class TrainedTeacher:
         stem: channels of the first convolution.
         widths: channels of each stage.
         depths: blocks of each stage.
+        block: `basic`, `bottleneck`, `bottleneck4` (as in ResNet-50 and larger) or `separable`.
         epochs: length of its training.
         learning_rate: peak learning rate of SGD with Nesterov momentum.
         weight_decay: L2 penalty.
@@ -72,6 +83,7 @@ class TrainedTeacher:
     stem: int = 32
     widths: tuple[int, ...] = (32, 64, 128)
     depths: tuple[int, ...] = (2, 2, 2)
+    block: str = "basic"
     epochs: int = 20
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
@@ -80,6 +92,10 @@ class TrainedTeacher:
     stop_epoch: int | None = None
 
     def __post_init__(self) -> None:
+        if self.block not in BLOCKS:
+            raise KdnasError(
+                "unknown block", field="teachers.block", value=self.block, remedy=f"known: {', '.join(BLOCKS)}"
+            )
         for name in ("stem", "widths", "depths", "epochs", "views"):
             value = getattr(self, name)
             values = value if isinstance(value, tuple) else (value,)
@@ -96,7 +112,7 @@ class TrainedTeacher:
                 remedy=f"choose 1 to {self.epochs}, or null for the whole training",
             )
         try:
-            resnet_architecture(self.stem, self.widths, self.depths)
+            self.architecture()
             self.recipe()
         except KdnasError as error:  # the user wrote `teachers.learning_rate`, not `recipe.learning_rate`
             field = f"teachers.{error.field.rpartition('.')[2]}"
@@ -106,6 +122,10 @@ class TrainedTeacher:
     def last_epoch(self) -> int:
         """Epoch after which its training ends."""
         return self.epochs if self.stop_epoch is None else self.stop_epoch
+
+    def architecture(self) -> Architecture:
+        """Its network, of the same family as the space `resnet`."""
+        return resnet_architecture(self.stem, self.widths, self.depths, block=self.block)
 
     def recipe(self) -> Recipe:
         """How the teacher itself is trained: on the labels."""
@@ -131,6 +151,7 @@ class AssistantTeacher(TrainedTeacher):
         stem: channels of the first convolution.
         widths: channels of each stage.
         depths: blocks of each stage.
+        block: `basic`, `bottleneck`, `bottleneck4` (as in ResNet-50 and larger) or `separable`.
         epochs: length of its training.
         learning_rate: peak learning rate of SGD with Nesterov momentum.
         weight_decay: L2 penalty.
@@ -214,7 +235,7 @@ def build_teacher(settings: TeacherSettings, shape: Shape, classes: int) -> nn.M
     """
     if isinstance(settings, TrainedTeacher):
         try:
-            return build_resnet(resnet_architecture(settings.stem, settings.widths, settings.depths), shape, classes)
+            return build_resnet(settings.architecture(), shape, classes)
         except (RuntimeError, OverflowError, TypeError) as error:  # torch, when numbers or memory run out
             raise KdnasError(
                 f"a network of this size cannot be built ({first_line(error)})",
@@ -334,7 +355,7 @@ def train_teacher(
         KdnasError: the training diverges, or an assistant has no teacher.
     """
     normalise = Normalise(data.mean, data.std)
-    architecture = resnet_architecture(settings.stem, settings.widths, settings.depths)
+    architecture = settings.architecture()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_resnet(architecture, data.shape, len(data.classes))

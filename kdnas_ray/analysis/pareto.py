@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas_ray.objectives import OBJECTIVES
+from kdnas_ray.objectives import objective
 
 
 def rank_candidates(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def front_numbers(values: np.ndarray) -> list[int]:
 
 
 def _values(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> np.ndarray:
-    signs = [-1.0 if OBJECTIVES[name].maximise else 1.0 for name in objectives]
+    signs = [-1.0 if objective(name).maximise else 1.0 for name in objectives]
     table = [[sign * row[name] for sign, name in zip(signs, objectives, strict=True)] for row in rows]
     return np.array(table).reshape(len(rows), len(objectives))
 

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from kdnas_ray.analysis.importance import Importances
 from kdnas_ray.analysis.pareto import pareto_front
+from kdnas_ray.objectives import costs_of
 
 Row = Mapping[str, Any]
 
@@ -21,24 +22,29 @@ INK = "#7d8794"  # legible on light and on dark paper
 GRID = "rgba(125,135,148,0.20)"
 ACCENT, FINAL, QUIET, TEACHER = "#2f7de1", "#e07b22", "#9aa4b1", "#c2405a"
 COSTS = {"params": "parameters", "flops": "FLOPs for one input"}
+ON_DEVICE = {"latency_ms": "modelled milliseconds for one input", "memory_mb": "megabytes"}
 LONGEST_LABEL = 40
 MOST_BARS = 15
 
 
-def pareto_figure(rows: Sequence[Row], finalists: Sequence[Row], teacher: Row | None) -> go.Figure:
-    """Validation accuracy against parameters, with views against FLOPs and of the students alone.
+def pareto_figure(
+    rows: Sequence[Row], finalists: Sequence[Row], teacher: Row | None, bounds: Mapping[str, float] | None = None
+) -> go.Figure:
+    """Validation accuracy against parameters, with views against every other cost and of the students alone.
 
     Args:
         rows: lines of candidates.jsonl.
         finalists: of summary.json.
         teacher: of summary.json.
+        bounds: largest allowed value of each constrained number, drawn as a line.
     """
     complete = [row for row in rows if row["state"] == "complete"]
     groups: list[tuple[Sequence[Row], list[str], dict[str, Any]]] = [
         (stopped := _stopped(rows), [_hover(row) for row in stopped], _marks("stopped early", "x-thin", 7, QUIET)),
         (complete, [_hover(row) for row in complete], _marks("complete", "circle", 9, ACCENT)),
     ]
-    for cost in COSTS:
+    titles = _titles(complete)
+    for cost in titles:
         front = sorted(pareto_front(rows, ["val_accuracy", cost]), key=lambda row: row[cost])
         line = {"color": ACCENT, "width": 1.5, "shape": "hv"}
         style = {"name": "Pareto front", "mode": "lines", "line": line, "visible": cost == "params", "meta": cost}
@@ -47,6 +53,7 @@ def pareto_figure(rows: Sequence[Row], finalists: Sequence[Row], teacher: Row | 
     judges = [teacher] if teacher else []
     groups.append((judges, [_teacher(row) for row in judges], _marks("teacher", "star", 15, TEACHER)))
     figure = go.Figure()
+    ends = [row["val_accuracy"] for row in (*complete, *finalists, *judges)] or [0.0, 1.0]
     for points, hover, style in groups:
         heights = [point["val_accuracy"] for point in points]
         across = [point["params"] for point in points]
@@ -58,7 +65,16 @@ def pareto_figure(rows: Sequence[Row], finalists: Sequence[Row], teacher: Row | 
         figure.update_yaxes(range=close)
     if teacher:
         figure.add_hline(y=teacher["val_accuracy"], line={"color": TEACHER, "width": 1, "dash": "dash"}, opacity=0.6)
-    figure.layout.meta = _cost_views([points for points, _, _ in groups], [trace.meta for trace in figure.data])
+    for cost, bound in (bounds or {}).items():
+        if cost in titles and bound:
+            groups.append(([{cost: bound}] * 2, [], {}))
+            line = {"color": FINAL, "width": 1.5, "dash": "dot"}
+            style = {"name": f"at most {_short_number(bound)}", "mode": "lines", "line": line, "meta": cost}
+            x, y = [bound, bound], [min(ends), max(ends)]
+            figure.add_scatter(x=x, y=y, visible=cost == "params", hoverinfo="name", **style)
+    figure.layout.meta = _cost_views(
+        titles, [points for points, _, _ in groups], [trace.meta for trace in figure.data], bool(judges)
+    )
     return figure
 
 
@@ -126,16 +142,31 @@ def _marks(name: str, symbol: str, size: int, colour: str) -> dict[str, Any]:
     return {"name": name, "mode": "markers", "marker": marker}
 
 
-def _cost_views(groups: Sequence[Sequence[Row]], only: Sequence[str | None]) -> dict[str, Any]:
+def _titles(rows: Sequence[Row]) -> dict[str, str]:
+    """Axis title of every cost that all rows know; latency and memory once for each device."""
+    found = dict(COSTS)
+    for name in costs_of(rows[0]) if rows else ():
+        kind, _, device = name.partition("/")
+        if kind in ON_DEVICE and all(row.get(name) is not None for row in rows):
+            found[name] = f"{ON_DEVICE[kind]} on {escape(device, quote=False)}"
+    return found
+
+
+def _cost_views(
+    titles: Mapping[str, str], groups: Sequence[Sequence[Row]], only: Sequence[str | None], teacher: bool
+) -> dict[str, Any]:
     """For each cost: x of every trace and which of them show (`only` names the fronts'); title and ticks."""
     views = {}
-    for label, (cost, title) in zip(("parameters", "FLOPs"), COSTS.items(), strict=True):
-        values = [[point[cost] for point in points] for points in groups]
+    for cost, title in titles.items():
+        label = {"params": "parameters", "flops": "FLOPs"}.get(cost, cost.replace("/", " on "))
+        values = [[point.get(cost) for point in points] for points in groups]
         shown = [name in (None, cost) for name in only]
-        axis = {"xaxis.title.text": title, "xaxis.autorange": True, **_dotted([x for group in values for x in group])}
+        there = [x for group, seen in zip(values, shown, strict=True) for x in group if seen and x is not None]
+        axis = {"xaxis.title.text": title, "xaxis.autorange": True, **_dotted(there)}
         views[label] = [{"x": values, "visible": shown}, axis]
-    students = [point["params"] for points in groups[:-1] for point in points if point["params"] > 0]
-    if students and groups[-1]:  # the teacher is so far off that it squeezes them
+    trained = [points for points in groups if points and "id" in points[0]]
+    students = [point["params"] for points in trained for point in points if point["params"] > 0]
+    if students and teacher:  # the teacher is so far off that it squeezes them
         data, axis = views["parameters"]
         room = 0.1 + 0.05 * math.log10(max(students) / min(students))
         limits = [math.log10(min(students)) - room, math.log10(max(students)) + room]

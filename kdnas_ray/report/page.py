@@ -16,6 +16,7 @@ from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig, read
+from kdnas_ray.objectives import costs_of
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
 from kdnas_ray.report.words import architecture_words, count, interval, percent, recipe_words, search_words
 from kdnas_ray.results import headline
@@ -35,6 +36,7 @@ FACTS = (
     "rung_kendall_tau",
     "trust_warnings",
     "objectives",
+    "constraints",
 )
 
 
@@ -99,7 +101,7 @@ def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -
     if chosen := _understood(config):
         told = {"objectives": chosen.objectives, "rungs": list(chosen.scheduler.rungs()), "seed": chosen.seed}
     complete = [row for row in rank_candidates(rows, told["objectives"]) if row["state"] == "complete"]
-    kept = ("id", "architecture", "recipe", "val_accuracy", "params", "flops")
+    kept = ("id", "architecture", "recipe", "val_accuracy")
     tested = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
     states = {"completed": "complete", "pruned": "pruned", "failed": "failed", "rejected": "rejected"}
     counts = {name: sum(row["state"] == state for row in rows) for name, state in states.items()}
@@ -110,7 +112,9 @@ def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -
         **counts,
         **{name: state.get(name) for name in ("wall_s", "search_wall_s", "workers", "started", "command")},
         "teacher": json.loads(teacher.read_text()) if teacher.exists() else None,
-        "best": {**{name: complete[0][name] for name in kept}, **dict.fromkeys(tested)} if complete else None,
+        "best": {**{name: complete[0][name] for name in kept}, **costs_of(complete[0]), **dict.fromkeys(tested)}
+        if complete
+        else None,
         **told,
     }
 
@@ -146,7 +150,9 @@ def _figures(run: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -
     pictures: dict[str, Any] = dict.fromkeys(("pareto", "curves", "importance_figure"))
     trained = [row for row in rows if row["curve"] and row["state"] in ("complete", "pruned")]
     if trained:
-        pictures["pareto"] = _drawn("pareto", pareto_figure(rows, facts["finalists"] or [], facts["teacher"]))
+        pictures["pareto"] = _drawn(
+            "pareto", pareto_figure(rows, facts["finalists"] or [], facts["teacher"], facts["constraints"] or {})
+        )
         pictures["curves"] = _drawn("curves", curves_figure(trained, rungs, best["id"] if best else None))
     if found:
         pictures["importance_figure"] = _drawn("importance", importance_figure(found))

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FixedTrial, FrozenTrial
 
 from kdnas_ray.samplers.history import History
 from search_spaces import KdnasError, Space
@@ -19,7 +19,8 @@ from search_spaces import KdnasError, Space
 Constraints = Callable[[FrozenTrial], Sequence[float]]
 Row = Mapping[str, Any]  # a line of candidates.jsonl
 
-TRIES = 30  # proposals in a row that are known already, before one is proposed a second time
+TRIES = 30  # proposals in a row that are known already or break a bound, before one is changed at random
+STEPS = 80  # random changes after that; what even they do not mend is proposed
 STEP = 0.2  # standard deviation of the change of a number, as a share of its range
 
 
@@ -33,13 +34,16 @@ class Around:
         costs: `params` and `flops` of an architecture.
         rows: the search's ended candidates so far.
         epochs: length of a full training.
+        excess: how far an architecture exceeds its worst bound, relative to it (at most 0: it keeps all), asked before
+            it is proposed; None where there are no bounds.
     """
 
     space: Space
     recipes: Any
-    costs: Callable[[Any], dict[str, int]]
+    costs: Callable[[Any], dict[str, float]]
     rows: Callable[[], Sequence[Row]]
     epochs: int
+    excess: Callable[[Any], float] | None = None
 
 
 def at_least(name: str, value: float, least: float) -> None:
@@ -160,14 +164,31 @@ class Planner(BaseSampler):
         name = rng.choice(names)
         return self.changed(point, name, _other(point.ranges[name], point.params[name], rng), rng)
 
+    def keeps(self, point: Point) -> bool:
+        """Whether the candidate keeps all bounds, as far as they are known."""
+        return not excess(self._around, point.params)
+
     def fresh(self, history: History, propose: Callable[[], Point], rng: random.Random) -> Point:
-        """The first proposal that no trial holds yet; after `TRIES` of them, steps away from the last one."""
-        point = propose()
-        for count in range(2 * TRIES):
-            if not history.knows(point.params):
+        """The first proposal that no trial holds yet and that keeps the bounds; after `TRIES`, steps away from one.
+
+        No step leads further beyond the bounds.
+        """
+        point, over = propose(), 0.0
+        for count in range(TRIES + STEPS):
+            over = excess(self._around, point.params)
+            if not over and not history.knows(point.params):
                 break
-            point = propose() if count < TRIES else self.mutated(point, rng)
+            step = propose() if count < TRIES else self.mutated(point, rng)
+            if count < TRIES or excess(self._around, step.params) <= over:
+                point = step
         return point
+
+
+def excess(around: Around | None, params: Mapping[str, Any]) -> float:
+    """How far the candidate with these decisions exceeds its worst bound; 0 where it keeps all or none is known."""
+    if around is None or around.excess is None:
+        return 0.0
+    return max(0.0, around.excess(around.space.suggest(FixedTrial(dict(params)))))
 
 
 class Draft:

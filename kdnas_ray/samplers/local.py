@@ -58,8 +58,10 @@ class LocalSampler(Planner):
         self._walk(history)
         if len(history.scored) >= self._options.startup_trials:
             untried = [point for point in self._left if not history.knows(point.params)]
-            if untried:
-                return rng.choice(untried)
+            rng.shuffle(untried)
+            for point in untried:
+                if self.keeps(point):
+                    return point
             return self.fresh(history, lambda: self._kicked(history.scored, rng), rng)
         return self.fresh(history, lambda: self.drawn(rng), rng)
 

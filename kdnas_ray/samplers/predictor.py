@@ -1,4 +1,4 @@
-"""Predictor-guided search: of many proposals, the one that a model of the ended candidates likes best."""
+"""Predictor-guided search: of many proposals, the one that models of the ended candidates like best."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,23 @@ ABSENT = -1.0  # feature of a number that the candidate has no decision for
 
 @dataclass(frozen=True)
 class Predictor:
-    """The best of many mutations and random draws, by a forest that predicts a candidate's scores.
+    """The best of many mutations and random draws, by an ensemble that predicts a candidate's scores.
 
-    The forest is an ensemble of extremely randomised trees on all decisions; how far the trees disagree says how much
-    there is to learn. With several objectives every proposal weighs them anew at random, so that all parts of the front
-    are searched. Stopped candidates teach by an estimate of their final score; those that failed or broke a
-    constraint as if they were as bad as the worst.
+    Each member is a ridge regression on all decisions, of a bootstrap sample of the candidates, and an extremely
+    randomised tree for what a regression leaves unexplained: most of what decisions do adds up, which a forest alone
+    learns slowly. How far the members disagree says how much there is to learn. With several objectives every proposal
+    weighs them anew at random, so that all parts of the front are searched. Stopped candidates teach by an estimate of
+    their final score; those that failed or broke a constraint as if they were as bad as the worst.
 
     Source: White 2021, BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture Search; Hutter
-    2011, SMAC (forests and their spread); Knowles 2006, ParEGO (random weights).
+    2011, SMAC (ensembles and their spread); Knowles 2006, ParEGO (random weights).
 
     Args:
         startup_trials: random candidates before the model is used.
         pool: proposals that the model chooses from.
-        explore: how many standard deviations of the trees count in favour of a proposal.
-        refit: ended candidates after which the forest is fitted anew.
-        trees: of the forest.
+        explore: how many standard deviations of the members count in favour of a proposal.
+        refit: ended candidates after which the ensemble is fitted anew.
+        trees: members of the ensemble.
     """
 
     startup_trials: int = 10
@@ -60,7 +61,7 @@ class PredictorSampler(Planner):
         self._options = options
         self._fitted: list[int] = []
         self._columns: dict[str, BaseDistribution] = {}
-        self._forest: Any = None
+        self._members: list[tuple[Any, Any]] = []  # a regression and a tree for its residuals
 
     def plan(self, history: History, rng: random.Random) -> Point:
         """The best of the pool that no trial holds; a random candidate at first."""
@@ -73,7 +74,8 @@ class PredictorSampler(Planner):
         pool = self._pool(parents, history, rng)
         if not pool:
             return self.fresh(history, lambda: self.drawn(rng), rng)
-        return pool[int(np.argmax(self._merits(pool, rng)))]
+        ranked = np.argsort(-self._merits(pool, rng), kind="stable")
+        return next((pool[i] for i in ranked if self.keeps(pool[i])), pool[ranked[0]])
 
     def _pool(self, parents: Sequence[Point], history: History, rng: random.Random) -> list[Point]:
         """Mutations of the best, of mutations too, and random candidates where the spaces are known; none known."""
@@ -91,7 +93,9 @@ class PredictorSampler(Planner):
 
     def _merits(self, pool: Sequence[Point], rng: random.Random) -> np.ndarray:
         table = np.array([self._features(point.params) for point in pool], dtype=np.float32)
-        votes = np.stack([tree.predict(table).reshape(len(pool), -1) for tree in self._forest.estimators_])
+        votes = np.stack(
+            [sum(part.predict(table).reshape(len(pool), -1) for part in member) for member in self._members]
+        )
         merits = votes.mean(axis=0) + self._options.explore * votes.std(axis=0)  # [pool, objectives]
         if merits.shape[1] == 1:
             return merits[:, 0]
@@ -107,6 +111,7 @@ class PredictorSampler(Planner):
         if numbers == self._fitted:
             return
         from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.linear_model import Ridge
 
         self._fitted = numbers
         self._columns = {name: distribution for row in rows for name, distribution in row.ranges.items()}
@@ -114,15 +119,14 @@ class PredictorSampler(Planner):
         spread = trained.std(axis=0)
         standard = (trained - trained.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         scores = iter(standard)
-        targets = [next(scores) if row.scores is not None else standard.min(axis=0) for row in rows]
-        self._forest = ExtraTreesRegressor(
-            self._options.trees,
-            random_state=self._seed % 2**32,
-        )
-        self._forest.fit(
-            [self._features(row.params) for row in rows],
-            np.squeeze(targets, axis=1) if spread.size == 1 else np.array(targets),
-        )
+        targets = np.array([next(scores) if row.scores is not None else standard.min(axis=0) for row in rows])
+        table = np.array([self._features(row.params) for row in rows])
+        left = targets - Ridge().fit(table, targets).predict(table).reshape(targets.shape)
+        forest = ExtraTreesRegressor(self._options.trees, bootstrap=True, random_state=self._seed % 2**32)
+        forest.fit(table, left[:, 0] if spread.size == 1 else left)
+        draws = np.random.default_rng(self._seed).integers(len(rows), size=(self._options.trees, len(rows)))
+        lines = [Ridge().fit(table[drawn], targets[drawn]) for drawn in draws]
+        self._members = list(zip(lines, forest.estimators_, strict=True))
 
     def _features(self, params: Mapping[str, Any]) -> list[float]:
         row: list[float] = []

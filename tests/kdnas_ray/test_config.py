@@ -33,7 +33,7 @@ def test_configuration_when_empty_then_holds_every_default():
     assert read() == read({}) == SearchConfig()
     assert list(DEFAULTS) == [
         "task", "labels", "teachers", "bank", "space", "recipes", "evaluator", "prefilter", "sampler",
-        "scheduler", "objectives", "constraints", "budget", "resources", "retrain", "tracking", "seed",
+        "scheduler", "objectives", "devices", "constraints", "budget", "resources", "retrain", "tracking", "seed",
     ]  # fmt: skip
 
 
@@ -339,11 +339,12 @@ def test_value_when_impossible_then_names_the_field_and_what_to_do(data, field):
     ({"task": {"augmentation": 5}}, "give an object with keys of: shift, crop, flip, cutout"),
     (
         {"constraints": {"params": "few"}},
-        "give a number (the largest allowed) or, as a share of the teacher's, {of_teacher: 0.1}",
+        "give a number (the largest allowed), a share of the teacher's, {of_teacher: 0.1}, or, for a number on a "
+        "device, {device: npu-small, max: 5}",
     ),
     ({"sampler": {"name": "nsga2", "population": 1}}, "choose at least 2"),
     ({"objectives": ["accuracy"]}, f"did you mean 'val_accuracy'? known: {', '.join(OBJECTIVES)}"),
-    ({"constraints": {"val_accuracy": 1}}, "known: params, flops"),
+    ({"constraints": {"val_accuracy": 1}}, "known: params, flops, latency_ms, memory_mb"),
 ])  # fmt: skip
 def test_remedy_when_a_value_is_refused_then_says_what_would_be_right(data, remedy):
     assert refusal(data).remedy == remedy
@@ -503,3 +504,60 @@ def test_one_teacher_leaves_no_choice_between_ensembles():
     assert read({"recipes": chosen}).recipes.ensembles == ("average",)
     two = read({"recipes": chosen, "teachers": ["trained", "trained"]})
     assert two.recipes.ensembles == ("average", "entropy")
+
+
+PROFILE = "name: mine\nflops_per_s: 1e9\nbytes_per_s: 1e9\n"
+
+
+def within(most: object, device: str = "npu-small") -> dict:
+    return {"constraints": {"latency_ms": {"device": device, "max": most}}}
+
+
+@pytest.mark.parametrize(
+    ("data", "devices", "constraints", "objectives"),
+    [
+        (within(5), ["npu-small"], ["latency_ms/npu-small"], 1),
+        ({"constraints": {"latency_ms/npu-small": 5}}, ["npu-small"], ["latency_ms/npu-small"], 1),
+        ({"devices": ["mine.yaml"], "constraints": {"memory_mb": 1}}, ["mine.yaml"], ["memory_mb/mine"], 1),
+        (
+            {
+                "devices": ["mine.yaml", "npu-small"],
+                "objectives": ["val_accuracy", "latency_ms", "latency_ms/npu-small"],
+            },
+            ["mine.yaml", "npu-small"],
+            ["params"],
+            ["latency_ms/mine", "latency_ms/npu-small"],
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_on_a_device_when_read_then_carry_its_name_and_the_device_is_listed(
+    data, devices, constraints, objectives, tmp_path, monkeypatch
+):
+    (tmp_path / "mine.yaml").write_text(PROFILE)
+    monkeypatch.chdir(tmp_path)
+    config = read(data)
+    assert config.devices == [str(tmp_path / name) if name.endswith("yaml") else name for name in devices]
+    assert list(config.constraints) == constraints
+    assert config.objectives[1:] == (objectives if objectives != 1 else [])
+    assert read(config.resolved()) == config
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "words"),
+    [
+        ({"constraints": {"latency_ms": 5}}, "latency_ms", "devices: [npu-small]"),
+        (within(5, "npu-smal"), "devices", "did you mean 'npu-small'"),
+        ({"constraints": {"latency": 5}}, "constraints", "did you mean 'latency_ms'"),
+        (within("5 ms"), "constraints.latency_ms.max", "number"),
+        (within(0), "constraints.latency_ms.max", "more than 0"),
+        ({"constraints": {"params": {"device": "npu-small", "max": 5}}}, "params", "leave the device out"),
+        ({"constraints": {"latency_ms/npu-small": {"device": "cortex-m7", "max": 5}}}, "latency_ms/npu-small", "one"),
+        ({"objectives": ["val_accuracy", "latency_ms"]}, "latency_ms", "devices"),
+        ({"devices": ["tpu"]}, "devices", "known: "),
+        ({"devices": "npu-small"}, "devices", "list"),
+    ],
+)  # fmt: skip
+def test_number_on_a_device_when_it_makes_no_sense_then_is_refused(data, field, words):
+    error = refusal(data)
+    assert error.field == field
+    assert words in error.remedy

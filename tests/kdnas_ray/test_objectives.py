@@ -17,9 +17,11 @@ def test_objectives_when_listed_then_only_those_that_the_architecture_decides_ca
         "val_accuracy": (True, True),
         "params": (False, False),
         "flops": (False, False),
+        "latency_ms": (False, False),
+        "memory_mb": (False, False),
         **dict.fromkeys(PROXIES, (True, True)),
     }
-    assert CONSTRAINABLE == ["params", "flops"]
+    assert CONSTRAINABLE == ["params", "flops", "latency_ms", "memory_mb"]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_constraint_when_no_student_can_keep_it_then_names_the_closest_miss():
 
 def test_constraint_when_a_share_of_the_teacher_then_the_message_gives_the_number():
     error = refusal("constraints.params.of_teacher=0.01")
-    assert error.value == {"params": round(0.01 * resnet_params(4, [4, 6]))}
+    assert error.value == {"params": pytest.approx(0.01 * resnet_params(4, [4, 6]))}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_teacher_when_it_knows_other_classes_or_images_then_is_refused(tmp_path,
 def test_costs_when_asked_again_then_are_remembered(monkeypatch):
     made = planned()
     first = made.costs(ONLY)
-    monkeypatch.setattr("kdnas_ray.prepare.count", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr("kdnas_ray.hardware.costs.count", lambda *_: pytest.fail("counted again"))
     assert made.costs(ONLY) is first
 
 

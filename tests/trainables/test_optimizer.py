@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search_spaces.resnet import build_resnet, resnet_architecture
-from trainables.optimizer import MOMENTUM, SGD, clip
+from trainables.optimizer import MOMENTUM, SGD, AdamW, clip
 
 ARCHITECTURE = resnet_architecture(4, (4, 8), (1, 1))
 
@@ -39,6 +39,26 @@ def test_step_when_repeated_then_equals_torch_bit_for_bit(layout, weight_decay):
         torch_update,
     )
     for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_adamw_when_repeated_then_equals_torch_bit_for_bit_also_from_a_saved_state(layout):
+    def make(parameters):
+        return AdamW(parameters, 1e-2)
+
+    theirs = train(layout, 5, lambda p: torch.optim.AdamW(p, 0.1, weight_decay=1e-2, fused=True), torch_update)
+    ours = train(layout, 5, make, lambda optimizer, rate: optimizer.step(rate))
+
+    def anew(optimizer, rate):
+        kept = {name: [value.clone() for value in values] for name, values in optimizer.state_dict().items()}
+        optimizer.__init__(optimizer.parameters, 1e-2)
+        optimizer.load_state_dict(kept)
+        optimizer.step(rate)
+
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+    for name, value in train(layout, 5, make, anew).items():
         assert torch.equal(ours[name], value), name
 
 

@@ -220,7 +220,8 @@ def test_grasp_of_logistic_regression_agrees_with_a_difference_of_gradients():
 def test_fisher_of_one_layer_by_hand():
     z = np.array(X) @ np.array(W).T
     products = z * softmax_error(z, Y) / len(z)
-    assert fisher(linear(W), vectors(*X, labels=Y)) == pytest.approx((products**2).mean(axis=0).sum() / 2)
+    weights = len(W[0])
+    assert fisher(linear(W), vectors(*X, labels=Y)) == pytest.approx(weights * (products**2).mean(axis=0).sum() / 2)
 
 
 def test_fisher_sums_over_places_before_it_squares_and_knows_activations_in_place():

@@ -80,19 +80,21 @@ def grasp(model: nn.Module, probe: Probe) -> float:
 def fisher(model: nn.Module, probe: Probe) -> float:
     """Fisher information of channels: how much the loss would move if channels were taken out.
 
-    `sum_channels 1 / (2 B) sum_n (sum_places a * dL/da)^2`, with a `[B, channels, places]` the output of each
-    convolution or linear layer and L the mean cross-entropy.
+    `sum_channels w / (2 B) sum_n (sum_places a * dL/da)^2`, with a `[B, channels, places]` the output of each
+    convolution or linear layer, w the weights of a channel and L the mean cross-entropy.
 
     Source: Turner 2020, BlockSwap: Fisher-guided Block Substitution for Network Compression, section 3; over all
-    layers as in Abdelfattah 2021, section 3.2.
+    layers, and a channel's value once for each of its weights, as in the code of Abdelfattah 2021.
     """
     twin = copied(model)
     outputs: list[Tensor] = []
     last: list[bool] = []  # whether the channels are the last dimension
+    weights: list[int] = []  # of a channel
 
     def keep(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         outputs.append(output)
         last.append(isinstance(module, nn.Linear))
+        weights.append(next(module.parameters())[0].numel())
         return output.clone()  # an activation in place changes the clone
 
     for module in twin.modules():
@@ -100,8 +102,8 @@ def fisher(model: nn.Module, probe: Probe) -> float:
             module.register_forward_hook(keep)
     slopes = gradients(hard_loss(twin, probe), outputs)
     return _total(
-        _by_channel(a * g, channels_last).square().mean(dim=0) / 2
-        for a, g, channels_last in zip(outputs, slopes, last, strict=True)
+        count * _by_channel(a * g, channels_last).square().mean(dim=0) / 2
+        for a, g, channels_last, count in zip(outputs, slopes, last, weights, strict=True)
     )
 
 

@@ -1,0 +1,184 @@
+"""How does plain data become validated settings, and how is a mistake told?"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from kdnas_ray.tracking import shown_uri
+from search_spaces import KdnasError, Registry
+
+WANTED = {  # pydantic's name for a mistake: what to write instead
+    "tuple_type": "give a list, such as [0.3, 0.9]",
+    "list_type": "give a list, such as [trained]",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "greater_than": "choose more than {gt:g}",
+    "greater_than_equal": "choose {ge:g} or more",
+    "less_than": "choose less than {lt:g}",
+    "less_than_equal": "choose {le:g} or less",
+    "literal_error": "choose one of {expected}",
+}
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
+
+
+class Choice:
+    """Annotation for `name` or `{name: …, option: …}`; the value is the entry's validated dataclass."""
+
+    def __init__(self, registry: Registry[type], field: str, default: str) -> None:
+        self._registry, self._field, self._default = registry, field, default
+
+    def parse(self, value: Any) -> Any:
+        """The entry that the value names, made with its options."""
+        if type(value) in self._registry.values():
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            raise KdnasError(
+                f"give a name or an object with `name` and options, not {type(value).__name__}",
+                field=self._field,
+                value=value,
+                remedy=f"known names: {', '.join(self._registry)}",
+            )
+        options = dict(value)
+        name = options.pop("name", self._default)
+        if not isinstance(name, str) or name not in self._registry:
+            raise misspelt(f"unknown {self._registry.kind}", self._field, name, list(self._registry))
+        return validated(self._registry[name], _listed(self._registry[name], options), self._field)
+
+    def dump(self, value: Any) -> dict[str, Any]:
+        """Name and options of the entry; `parse` takes it back."""
+        return {"name": self._registry.name_of(value), **dataclasses.asdict(value)}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        dumped = core_schema.plain_serializer_function_ser_schema(self.dump)
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=dumped)
+
+    def __get_pydantic_json_schema__(self, source: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schemas: list[dict[str, Any]] = [{"enum": list(self._registry)}]
+        for name, entry in self._registry.items():
+            schema = _inlined(TypeAdapter(_strict(entry)).json_schema())
+            schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
+            schemas.append(schema)
+        return {"anyOf": schemas, "default": self._default}
+
+
+class OnceLoader(yaml.SafeLoader):
+    """Safe YAML where a key that comes twice is an error, not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Mapping of the node."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} comes twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def validated(target: Any, value: Any, field: str) -> Any:
+    try:
+        return TypeAdapter(_strict(target)).validate_python(value)
+    except ValidationError as error:
+        raise refusal(error, target, field) from error
+
+
+def refusal(error: ValidationError, target: Any, field: str) -> KdnasError:
+    # A misspelt key comes first: it also leaves the right one missing.
+    first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
+    path = ".".join(part for part in (field, *map(str, first["loc"])) if part)
+    if first["type"] in UNKNOWN_KEY:
+        owner = _owner(target, first["loc"][:-1])
+        return misspelt("unknown key", path, first["input"], _keys(owner), str(first["loc"][-1]))
+    if first["type"] in ("missing", "missing_argument"):
+        return KdnasError("is required", field=path, remedy="give it a value")
+    wanted = WANTED.get(first["type"])
+    message = wanted.format(**first.get("ctx", {})) if wanted else first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("model_type", "dataclass_type"):
+        message = f"give an object with keys of: {', '.join(_keys(_owner(target, first['loc'])))}"
+        message = getattr(_owner(target, first["loc"]), "WANTED", message)
+    value = None if isinstance(first["input"], (dict, BaseModel)) else first["input"]
+    value = shown_uri(value) if isinstance(value, str) else value
+    return KdnasError("invalid value", field=path, value=value, remedy=message)
+
+
+def _listed(entry: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with a single value where a list is meant: `alpha=0.5` fixes a range, `losses=dkd` a choice."""
+    kinds = {field.name: field.type for field in dataclasses.fields(entry)}
+    found = dict(options)
+    for name, value in options.items():
+        if get_origin(kinds.get(name)) is tuple and isinstance(value, (str, int, float)):
+            parts = get_args(kinds[name])
+            found[name] = [value] * (1 if Ellipsis in parts else len(parts))
+    return found
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    # A run can be resumed from another folder.
+    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
+
+
+def misspelt(problem: str, field: str, value: Any, known: Sequence[str], key: str | None = None) -> KdnasError:
+    close = difflib.get_close_matches(key or str(value), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return KdnasError(problem, field=field, value=value, remedy=f"{hint}known: {', '.join(known)}")
+
+
+def _strict(target: Any) -> Any:
+    """The target, its dataclasses refusing unknown keys."""
+    if dataclasses.is_dataclass(target) and "__pydantic_config__" not in vars(target):
+        setattr(target, "__pydantic_config__", {"extra": "forbid", "allow_inf_nan": False})  # noqa: B010 (not a field of the type)
+        for field in dataclasses.fields(target):
+            _strict(field.type)
+    return target
+
+
+def _owner(target: Any, path: Sequence[Any]) -> Any:
+    for part in path:
+        fields = target.model_fields if _is_model(target) else getattr(target, "__dataclass_fields__", {})
+        if part in fields:
+            found = fields[part]
+            target = found.annotation if _is_model(target) else found.type
+            target = next((part for part in get_args(target) if _is_model(part)), target)  # of `X | None`
+        elif get_args(target):  # the values of a dictionary or list
+            target = get_args(target)[-1]
+    return target
+
+
+def _keys(target: Any) -> list[str]:
+    if _is_model(target):
+        return list(target.model_fields)
+    return [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
+
+
+def _is_model(target: Any) -> bool:
+    return isinstance(target, type) and issubclass(target, BaseModel)
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without `$defs`: references into it would point nowhere once it is part of another."""
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(item) for item in node] if isinstance(node, list) else node
+
+    return resolve(schema)
