@@ -20,18 +20,20 @@ from search_spaces import SPACES, Architecture, KdnasError, first_line
 from trainables.loop import Training, device_of
 
 
-def save_student(folder: Path, model: nn.Module, meta: dict[str, Any]) -> None:
+def save_student(folder: Path, model: nn.Module, meta: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
     """Write weights and `meta` to `folder`.
 
     Args:
         folder: where to; created, or added to where it exists.
         model: a network that `meta["space"]` can build.
         meta: `space` {name, options}, `architecture`, `shape` [C, H, W], `classes` names, `mean`, `std`, `task`.
+        metadata: what the file of the weights says about itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()},
         folder / "weights.safetensors",
+        metadata,
     )
     (folder / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
 
