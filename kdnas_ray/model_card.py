@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:@>])")
+# What Markdown reads anywhere in a line; and what would become a link by itself.
+SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$!@]|:(?=//)|(?<=www)\.)")
 
 ONNX_SNIPPET = """\
 import json
@@ -111,7 +112,10 @@ def _accuracy(about: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     table = _table(("", "test accuracy"), [(name, _percent(value, spread)) for name, value, spread in rows])
     seeds = found.get("seeds")
-    text = f"Mean ± standard deviation over {seeds} full trainings; the file holds the first of them. " if seeds else ""
+    text = ""
+    if seeds:
+        kind = f"Mean ± standard deviation over {seeds} full trainings" if seeds > 1 else "One full training"
+        text = f"{kind}; the file holds the first. "
     own = found.get("own_test_accuracy")
     text += f"The file itself, in float: {_percent(own)} on test. " if own is not None else ""
     return [table, text + "The test split was not seen by the search."]
@@ -126,8 +130,16 @@ def _int8(about: Mapping[str, Any]) -> list[str]:
         for split, name in (("validation", "validation"), ("test", "test"))
     ]
     trained = "trained" if about["recipe"].get("quantised") else "was not trained"
+    fast, slow = (about["latency_ms"].get(name, 0) for name in ("student-int8.onnx", "student.onnx"))
+    small, large = (about["bytes"].get(name, 0) for name in ("student-int8.onnx", "student.onnx"))
+    warnings = [
+        f"**Here int8 is {what} than float**: this network is so small that the conversions cost more than they save."
+        for what, worse in (("slower", fast > slow), ("larger", small > large))
+        if worse
+    ]
     return [
         _table(("accuracy", "float", "int8", "same prediction"), rows),
+        *warnings,
         f"Static quantisation by ONNX Runtime (QDQ, a range an output channel for weights), calibrated on "
         f"{found['calibration_samples']} training samples. The student {trained} for int8. At most "
         f"{found['most_points']:g} points of validation accuracy were allowed to be lost.",
@@ -166,7 +178,7 @@ def _teacher(about: Mapping[str, Any]) -> list[str]:
     rows = [
         (name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value)
         for name, value in teacher.items()
-        if isinstance(value, str | int | float) and not isinstance(value, bool)
+        if isinstance(value, str | int | float) and name != "data"
     ]
     return [_table(("", ""), rows)] if rows else []
 
