@@ -132,14 +132,14 @@ def _int8(about: Mapping[str, Any]) -> list[str]:
     trained = "trained" if about["recipe"].get("quantised") else "was not trained"
     fast, slow = (about["latency_ms"].get(name, 0) for name in ("student-int8.onnx", "student.onnx"))
     small, large = (about["bytes"].get(name, 0) for name in ("student-int8.onnx", "student.onnx"))
-    warnings = [
-        f"**Here int8 is {what} than float**: this network is so small that the conversions cost more than they save."
-        for what, worse in (("slower", fast > slow), ("larger", small > large))
-        if worse
-    ]
+    worse = [what for what, is_so in (("slower", fast > slow), ("larger", small > large)) if is_so]
+    warning = (
+        f"**Here int8 is {' and '.join(worse)} than float**: this network is so small that the conversions cost more "
+        "than they save."
+    )
     return [
         _table(("accuracy", "float", "int8", "same prediction"), rows),
-        *warnings,
+        warning if worse else "",
         f"Static quantisation by ONNX Runtime (QDQ, a range an output channel for weights), calibrated on "
         f"{found['calibration_samples']} training samples. The student {trained} for int8. At most "
         f"{found['most_points']:g} points of validation accuracy were allowed to be lost.",

@@ -38,12 +38,13 @@ def save_student(folder: Path, model: nn.Module, meta: dict[str, Any], metadata:
     (folder / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
 
 
-def load_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_student(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     """Network in evaluation mode and its meta data.
 
     Raises:
         KdnasError: a file is missing or altered, or the weights do not fit the architecture.
     """
+    folder = Path(folder)
     try:
         meta = json.loads((folder / "model.json").read_text())
         space, architecture = meta["space"], Architecture.of(meta["architecture"])

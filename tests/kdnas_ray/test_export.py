@@ -129,6 +129,18 @@ def test_snippet_of_the_card_when_run_by_itself_then_needs_nothing_of_ours_and_p
         assert (np.array(ast.literal_eval(done.stdout)) == expected).mean() >= agreement
 
 
+@pytest.mark.parametrize("form", ["torch-export", "safetensors"])
+def test_snippet_of_the_other_cards_when_run_then_predicts(finished, tmp_path, form):
+    folder = export.export(finished, form, out=tmp_path / "out").folder
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    blank = logits(finished, "c0001", np.zeros((1, 1, 8, 8), dtype=np.uint8))
+    assert ast.literal_eval(done.stdout) == [str(blank.argmax())]
+
+
 def test_onnx_when_exported_then_says_what_it_is(taken, data):
     import onnx
 

@@ -57,7 +57,10 @@ def test_card_when_little_is_known_then_leaves_it_out():
 def test_card_when_int8_costs_more_then_warns():
     card = model_card(about(latency_ms={"student.onnx": 0.1, "student-int8.onnx": 0.2}))
     assert "**Here int8 is slower than float**" in card
-    assert "larger than float" not in card
+    assert "larger" not in card
+    sizes = {"student.onnx": 10, "student-int8.onnx": 20}
+    both = model_card(about(latency_ms={"student.onnx": 0.1, "student-int8.onnx": 0.2}, bytes=sizes))
+    assert "**Here int8 is slower and larger than float**" in both
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export", "safetensors"])
