@@ -187,6 +187,52 @@ def calibrate(
 
 
 @app.command()
+def export(
+    run: Run,
+    form: Annotated[str, typer.Option("--format", help="onnx, torch-export or safetensors.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="An int8 file beside the float one; ONNX only.")] = False,
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", metavar="ID", help="A retrained finalist; default the best.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Folder to create; default RUN/export/…")
+    ] = None,
+    most_points: Annotated[
+        float, typer.Option("--most-points", min=0, help="Validation accuracy that int8 may lose, in points.")
+    ] = 2.0,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Log the ONNX model to the run in MLflow too.")] = False,
+) -> None:
+    """Take the best student away: a file checked against PyTorch on real samples, and a model card."""
+    from kdnas_ray.export import export as run_export
+    from kdnas_ray.live import Narrator
+
+    narrator = Narrator(Console(highlight=False, soft_wrap=True, stderr=True))
+    found = run_export(
+        run,
+        form,
+        int8=int8,
+        candidate=candidate,
+        out=out,
+        most_points=most_points,
+        mlflow=mlflow,
+        say=narrator.say,
+    )
+    parity, effect = found.about["parity"], found.about["int8"]
+    typer.echo(
+        f"As in PyTorch on {parity['samples']} validation samples: largest difference of logits "
+        f"{parity['difference']:.2g}, {parity['agreement']:.2%} equal predictions"
+    )
+    if effect:
+        typer.echo(
+            f"int8: test accuracy {effect['test']['int8']:.2%} instead of {effect['test']['float']:.2%}, "
+            f"{effect['test']['agreement']:.2%} equal predictions"
+        )
+    if found.unsent:
+        typer.echo(f"MLflow does not have it yet: {found.unsent}", err=True)
+    typer.echo(f"{os.path.relpath(found.folder)}  (start with its README.md)")
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write RUN/report.html: one self-contained page."""
     from kdnas_ray.report import write_report

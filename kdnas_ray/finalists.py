@@ -131,11 +131,8 @@ def keep_best(run: Path) -> None:
     if not ranked:
         return
     name = ranked[0]["id"]
-    first = min(
-        (row for row in read_retrained(run) if row["id"] == name and row["with_kd"]), key=lambda row: row["repeat"]
-    )
+    source, first = kept_student(run, name)
     row = next(row for row in read_jsonl(run / "candidates.jsonl") if row["id"] == name)
-    source = run / "finalists" / _folder_name(name, first["seed"], first["epochs"], first.get("generations", 1))
     content = json.dumps(row | {"retrained": first}) + "\n"
     there = run / "best" / "candidate.json"
     if not source.exists() or (there.exists() and there.read_text() == content):
@@ -146,6 +143,15 @@ def keep_best(run: Path) -> None:
             (draft / f"{part}.json").write_text(json.dumps(row[part], indent=2) + "\n")
         (draft / "candidate.json").write_text(content)
     tracking.append(run, {"type": "best", "folder": "best", "candidate": name})
+
+
+def kept_student(run: Path, finalist: str) -> tuple[Path, dict[str, Any]]:
+    """Folder of a finalist's student (its first seed), and the line of the training it is from."""
+    rows = [row for row in read_retrained(run) if row["id"] == finalist and row["with_kd"]]
+    first = min(rows, key=lambda row: row["repeat"])
+    return run / "finalists" / _folder_name(
+        finalist, first["seed"], first["epochs"], first.get("generations", 1)
+    ), first
 
 
 def _folder_name(candidate: str, seed: int, epochs: int, generations: int) -> str:

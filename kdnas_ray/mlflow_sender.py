@@ -123,6 +123,8 @@ class Sender:
         for record in records:
             if record["type"] == "best":
                 self._log_model(record)
+            elif record["type"] == "exported":
+                self._log_exported(record)
             elif record["type"] == "search_ended":
                 self._end_search(record)
         self._after_restart = False
@@ -273,6 +275,40 @@ class Sender:
                 metadata={"classes": meta["classes"], "candidate": record["candidate"]},
             )
         self.client.set_tag(self.parent, MODEL, this)
+
+    def _log_exported(self, record: Record) -> None:
+        import mlflow
+        import numpy as np
+        import onnx
+        from mlflow.models import infer_signature
+
+        from kdnas_ray.onnx_files import PIXELS, answers, quietly
+
+        before, needed = self.client.get_run(self.parent), ("onnx", "onnxruntime", "numpy")
+        for name in record["files"]:
+            path = Path(record["folder"], name)
+            this, tag = f"{record['candidate']} {record['time_ms']}", f"{MODEL}.{path.stem}"
+            if before.data.tags.get(tag) == this:
+                continue
+            if not path.exists():
+                _note(f"{name} is gone; the exported model is not logged")
+                continue
+            about = json.loads((path.parent / "about.json").read_text(encoding="utf8"))
+            images = np.zeros((2, *about["input"]["shape"][1:]), dtype=np.uint8)
+            with mlflow.start_run(run_id=self.parent), _exported(record["candidate"]), quietly():
+                mlflow.onnx.log_model(
+                    onnx.load(path),
+                    name=f"{path.stem}-onnx",
+                    signature=infer_signature({PIXELS: images}, {"logits": answers(path, images)}),
+                    input_example={PIXELS: images},
+                    pip_requirements=[f"{part}=={about['versions'][part]}" for part in needed],
+                    metadata={"classes": about["classes"], "candidate": record["candidate"]},
+                    save_as_external_data=False,
+                )
+            self.client.set_tag(self.parent, tag, this)
+        # The run was opened again for the model: it ended when and as its search did.
+        if before.info.end_time is not None:
+            self.client.set_terminated(self.parent, before.info.status, before.info.end_time)
 
     def _end_search(self, record: Record) -> None:
         from mlflow.entities import Metric, RunTag

@@ -19,6 +19,7 @@ from search_spaces import KdnasError
 from trainables.bank import Bank, Batch
 from trainables.meta import EVERY, MetaWeights, slopes
 from trainables.optimizer import OPTIMIZERS, SGD, AdamW, clip
+from trainables.quantised import LAST_SHARE, RANGES, Ranges, quantised
 from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
 from trainables.terms import PEER, WEIGHTING, Read, distilled, make_ready, together
@@ -44,7 +45,8 @@ class Training:
         recipe: how it learns.
         seed: order of the samples derives from it.
         total_epochs: length of the learning rate and temperature schedules, in epochs.
-        projectors: what is trained beside the student for its terms (see `trainables.terms.make_ready`).
+        projectors: what is trained beside the student for its terms (see `trainables.terms.make_ready`), and the
+            ranges of its activations where it trains quantised.
         optimizer: over student and projectors.
         reads: what each term reads.
         curve: one point an epoch so far.
@@ -132,6 +134,8 @@ def start(
         if peer is None:
             raise ValueError("mutual learning needs a peer")
         projectors[PEER] = peer
+    if recipe.quantised:
+        projectors[RANGES] = Ranges(model)
     projectors.to(device_of(model))
     if recipe.terms and bank.logits.shape[1] == 0:
         raise KdnasError("the recipe distils, but there is no teacher", field="teachers", value=[])
@@ -167,7 +171,8 @@ def train(
     begin = time.perf_counter()
     earlier = training.train_s
     while training.epoch < until_epoch:
-        loss = _epoch(training, bank, task, normalise)
+        with _as_in_int8(training):
+            loss = _epoch(training, bank, task, normalise)
         if not math.isfinite(loss):
             raise DivergedError(f"loss is {loss} in epoch {training.epoch + 1}")
         val_loss, accuracy = evaluate(training.model, validation, task, normalise)
@@ -200,6 +205,15 @@ def evaluate(model: nn.Module, split: Split, task: Task, normalise: Normalise) -
             logits.append(model(normalise(images.to(device_of(model)))).cpu())
         answers, labels = torch.cat(logits), torch.from_numpy(np.array(split.labels))
         return float(task.loss(answers, labels)), task.metric(answers, labels)
+
+
+def _as_in_int8(training: Training) -> contextlib.AbstractContextManager[None]:
+    """How the next epoch is trained; scored is the plain student."""
+    if RANGES not in training.projectors or training.epoch < (1 - LAST_SHARE) * training.total_epochs:
+        return contextlib.nullcontext()
+    ranges = training.projectors[RANGES]
+    assert isinstance(ranges, Ranges)
+    return quantised(training.model, ranges)
 
 
 def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> float:

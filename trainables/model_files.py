@@ -21,28 +21,31 @@ from search_spaces import SPACES, Architecture, KdnasError, Space, first_line
 from trainables.loop import Training, device_of
 
 
-def save_student(folder: Path, model: nn.Module, meta: dict[str, Any]) -> None:
+def save_student(folder: Path, model: nn.Module, meta: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
     """Write weights and `meta` to `folder`.
 
     Args:
         folder: where to; created, or added to where it exists.
         model: a network that `meta["space"]` can build.
         meta: `space` {name, options}, `architecture`, `shape` [C, H, W], `classes` names, `mean`, `std`, `task`.
+        metadata: what the file of the weights says about itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()},
         folder / "weights.safetensors",
+        metadata,
     )
     (folder / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
 
 
-def load_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_student(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     """Network in evaluation mode and its meta data.
 
     Raises:
         KdnasError: a file is missing or altered, or the weights do not fit the architecture.
     """
+    folder = Path(folder)
     try:
         meta = json.loads((folder / "model.json").read_text())
         space, architecture = space_of(meta)

@@ -94,6 +94,7 @@ class Recipe:
         learning_rate: peak learning rate, decayed by a cosine.
         weight_decay: L2 penalty on all weights; of `adamw` the decoupled decay.
         batch_size: samples a step.
+        quantised: the student trains as it will run in int8 for the last half of the training.
     """
 
     alpha: float = 0.7
@@ -110,6 +111,7 @@ class Recipe:
     weighting: str = "fixed"
     mutual: float = 0.0
     optimizer: str = "sgd"
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         _require(self.ensemble in ENSEMBLES, "recipe.ensemble", self.ensemble, f"known: {', '.join(ENSEMBLES)}")
@@ -222,6 +224,7 @@ class SimpleRecipes:
         learning_rate: range, sampled on a log scale.
         weight_decay: range, sampled on a log scale.
         batch_size: samples a step.
+        quantised: every student trains as it will run in int8 for the last half of its training.
     """
 
     losses: tuple[str, ...] = ("kd",)
@@ -247,6 +250,7 @@ class SimpleRecipes:
     weight_decay: Range = (1e-5, 2e-3)
     batch_size: int = 64
     optimizer: str = "sgd"
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         weights = ("alpha", "final_alpha", "alpha_by_size")
@@ -353,6 +357,7 @@ class SimpleRecipes:
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),
             weight_decay=_number(trial, "weight_decay", self.weight_decay, log=True),
             batch_size=self.batch_size,
+            quantised=self.quantised,
         )
 
     def needed_taps(self) -> tuple[str, ...]:
@@ -389,12 +394,14 @@ class LabelsAlone:
         weight_decay: L2 penalty on all weights.
         batch_size: samples a step.
         optimizer: `sgd` or `adamw`.
+        quantised: every candidate trains as it will run in int8 for the last half of its training.
     """
 
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     batch_size: int = 64
     optimizer: str = "sgd"
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         try:

@@ -32,7 +32,7 @@ def saved(folder, name: str = "resnet"):
 @pytest.mark.parametrize("name", SPACES)
 def test_student_is_read_back_with_its_weights_statistics_and_meta_data(tmp_path, name):
     model, meta = saved(tmp_path / "new" / "best", name)
-    again, found = load_student(tmp_path / "new" / "best")
+    again, found = load_student(str(tmp_path / "new" / "best"))
     assert found == json.loads(json.dumps(meta))
     assert not again.training
     state = again.state_dict()
