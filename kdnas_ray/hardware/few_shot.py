@@ -22,11 +22,13 @@ import yaml
 from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
-from search_spaces import SPACES, Architecture, KdnasError, Space, first_line
+from kdnas_ray.config import read
+from search_spaces import Architecture, KdnasError, first_line
 from search_spaces.notation import notation, parse
 
 Array = NDArray[np.float64]
 
+POOL = 1_000  # architectures that are enough to choose from
 LEAST = 5  # measurements; fewer say nothing about their own noise
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.6)  # variances of a measurement, relative to the process's own
 FREEDOMS = (0.0, 0.03, 0.1, 0.3)  # weights of the covariance by counts beside the one by known devices
@@ -319,6 +321,27 @@ def trust(known: Known, architectures: Sequence[Architecture], latencies_ms: Seq
     return Trust(len(values), rho, float(np.tanh(bounded - half)), float(np.tanh(bounded + half)), error)
 
 
+def trust_words(found: Trust) -> list[str]:
+    """How far to trust a model, for a person to read."""
+    error = f"half of them are predicted to within {100 * found.median_error:.0f} %"
+    if found.spearman is None or found.low is None or found.high is None:
+        return [
+            f"Each of {found.measured} measurements predicted from the others: all the same; {error}.",
+            "Do not rank by it: measure more architectures, each more often.",
+        ]
+    if found.low >= 0.8:
+        verdict = "Good enough to rank architectures by; measure the finalists."
+    elif found.low >= 0.5:
+        verdict = "Tells slow from fast; measure what is close to your bound."
+    else:
+        verdict = "Hardly better than guessing: measure more architectures, each more often, or give --tables."
+    return [
+        f"Each of {found.measured} measurements predicted from the others: Spearman {found.spearman:.2f} "
+        f"(90 % interval {found.low:.2f} to {found.high:.2f}); {error}.",
+        f"{verdict} Architectures that are alike are ranked less surely than these, which were chosen to differ.",
+    ]
+
+
 def save(model: FewShot, path: Path) -> None:
     """Write the model as YAML where the name ends in `.yaml` or `.yml`, else as JSON.
 
@@ -372,7 +395,7 @@ def predict(model_file: Path | str, architecture: Architecture | str) -> float:
         KdnasError: the file is no model, or the text no architecture of its space.
     """
     model = load(Path(model_file))
-    space: Space = SPACES[model.space](**model.options)
+    space = read({"space": {"name": model.space, **model.options}}).space
     wanted = parse(space, architecture) if isinstance(architecture, str) else architecture
     parse(space, notation(space, wanted))  # refuses what is not of the space
     return float(model.latencies_ms([wanted])[0])
