@@ -294,7 +294,9 @@ def trust(known: Known, architectures: Sequence[Architecture], latencies_ms: Seq
     """Each measurement predicted from the others.
 
     The interval of the rank correlation is by Fisher's transformation and so a rough one. The proposed architectures
-    differ more than random ones: among architectures that are alike the ranking is less sure than among these.
+    are extremes: they differ more than random ones, which makes them easier to rank, and the others say little about
+    each of them, which makes them harder. On Samsung S7 in NAS-Bench-201 it said 0.94 with tables and 0.65 without
+    where 0.92 and 0.91 were right.
 
     Source: Bonett and Wright 2000, Sample Size Requirements for Estimating Pearson, Kendall and Spearman Correlations
     (Psychometrika), eq. 3.
@@ -334,11 +336,11 @@ def trust_words(found: Trust) -> list[str]:
     elif found.low >= 0.5:
         verdict = "Tells slow from fast; measure what is close to your bound."
     else:
-        verdict = "Hardly better than guessing: measure more architectures, each more often, or give --tables."
+        verdict = "Not sure enough to rank by: measure more architectures, each more often, or give --tables."
     return [
         f"Each of {found.measured} measurements predicted from the others: Spearman {found.spearman:.2f} "
         f"(90 % interval {found.low:.2f} to {found.high:.2f}); {error}.",
-        f"{verdict} Architectures that are alike are ranked less surely than these, which were chosen to differ.",
+        f"{verdict} Proposed architectures are extremes: over all others the agreement may be higher or lower.",
     ]
 
 
