@@ -344,7 +344,9 @@ def list_(
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        reads = f"{row['reads']:<11}" if "reads" in row else f"{row['key']:<24}" if "key" in row else ""
+        second = next((name for name in ("reads", "key") if name in row), None)
+        space = 2 + max(len(other[second]) for other in rows) if second else 0
+        reads = f"{row[second]:<{space}}" if second else ""
         source = f"  [{row['source']}]" if row["source"] else ""
         typer.echo(f"{row['name']:<{width}}  {reads}{row['summary']}{source}")
 

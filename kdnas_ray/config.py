@@ -230,6 +230,11 @@ class SearchConfig(_Section):
 
     def _only_the_table(self) -> None:
         """A table knows neither teachers nor recipes: those that were not asked for are left out."""
+        published = getattr(type(self.space), "PUBLISHED", {})
+        if (
+            published and self.space == type(self.space)()
+        ):  # a table's sizes are those of the networks that its benchmark trained
+            object.__setattr__(self, "space", type(self.space)(**published))
         for name, nothing in (("recipes", LabelsAlone()), ("teachers", []), ("constraints", {})):
             if name not in self.model_fields_set:
                 object.__setattr__(self, name, nothing)

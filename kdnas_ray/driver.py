@@ -219,7 +219,11 @@ def _table_phases(
     run: Path, made: TablePlan, narrator: Narrator, stop: Stop, arm: Callable[[], Any], searching: bool
 ) -> SearchResult:
     config, best = made.config, write_reference(run, made)
-    narrator.say(f"Table: {len(made.results.entries):,} architectures, the best {best:.4f} on validation")
+    results = made.results
+    narrator.say(
+        f"Table: {len(results.entries):,} architectures; candidates are compared with the best by {results.test!r}, "
+        f"which has {best:.4f} on validation"
+    )
     with ray_session(config.resources.workers, config.resources.cpu, RESERVE):
         arm()
         if searching:

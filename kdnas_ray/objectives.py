@@ -124,7 +124,9 @@ def over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
     for name, over in excess(costs, bounds).items():
         if over <= 0:
             continue
-        if name.startswith(UNSUPPORTED):
+        if name == f"{UNSUPPORTED}/table":
+            found.append("the table does not hold it")
+        elif name.startswith(UNSUPPORTED):
             found.append(f"{costs[name]:.0f} operators that {name.partition('/')[2]} lacks")
         else:
             found.append(f"{name} {number(costs[name])} (at most {number(bounds[name])})")

@@ -34,6 +34,7 @@ from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read
 from trainables.terms import read_of
 
 RESERVE = 256 * 2**20  # bytes of object store beside bank and splits
+TRIED = 20  # architectures by which a space shows that it can be drawn from
 Say = Callable[[str], None]
 
 
@@ -85,6 +86,7 @@ def plan(config: SearchConfig) -> Plan:
     check_fits(config.task.augmentation, *shape[1:])
     _check_batch(config, data)
     model, *_ = [_built(config, index, shape, classes) for index in range(len(config.teachers))]  # all must fit
+    check_space(config.space, shape, classes, config.seed)
     _check_shares(config)
     _check_earlier(config)
     check_prefilter(config)
@@ -113,6 +115,30 @@ def plan(config: SearchConfig) -> Plan:
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
     check_sampler(config, costs)
     return Plan(config, data, reference, bounds, () if online else taps, online, costs)
+
+
+def check_space(space: Any, shape: Shape, classes: int, seed: int) -> None:
+    """Tries a user's own space: some architectures drawn, and one of them built.
+
+    Raises:
+        KdnasError: `suggest` or `build` raises something else.
+    """
+    rng, method, architecture = random.Random(seed), "suggest", None
+    try:
+        for _ in range(TRIED):
+            architecture = sample(space, rng)
+        method = "build"
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            space.build(architecture, shape, classes)
+    except KdnasError:
+        raise
+    except Exception as error:
+        raise KdnasError(
+            f"{type(space).__name__}.{method} raises {type(error).__name__} ({first_line(error)})",
+            field="space",
+            value=dict(architecture) if architecture is not None and method == "build" else type(space).__name__,
+            remedy="mend the space; `--debug` shows where",
+        ) from error
 
 
 def check_prefilter(config: SearchConfig) -> None:

@@ -160,7 +160,7 @@ def headline(summary: dict[str, Any]) -> str:
     if not best or not teacher:
         return "No candidate was trained in full yet."
     smaller, flops = teacher["params"] / best["params"], teacher["flops"] / best["flops"]
-    size = f"{smaller:.1f} times smaller and {flops:.1f} times fewer FLOPs"
+    size = f"{_times(smaller, 'smaller', 'larger')} and {_times(flops, 'fewer', 'more')} FLOPs"
     if best.get("test_accuracy") is None:
         return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size} than its teacher."
     scores = f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])})"
@@ -173,6 +173,10 @@ def headline(summary: dict[str, Any]) -> str:
     if without is not None:
         text += f" The same student without KD: {_percent(without)}."
     return text
+
+
+def _times(ratio: float, less: str, more: str) -> str:
+    return f"{ratio:.1f} times {less}" if ratio >= 1 or not ratio else f"{1 / ratio:.1f} times {more}"
 
 
 def trust_warnings(trust: dict[str, Any], least: float) -> list[str]:

@@ -21,6 +21,7 @@ from search_spaces.notation import notation, parse
 from trainables.evaluators.table import COSTS, Results, SharedTable, Table, read_table
 from trainables.files import replace_text
 
+MISSING = f"{UNSUPPORTED}/table"  # 1 for an architecture that an incomplete table does not hold
 TRIED = 200  # random architectures of which the table must hold one
 
 
@@ -57,7 +58,7 @@ def plan_table(config: SearchConfig) -> TablePlan:
     costs = _costs(config, settings, results)
     text, _ = results.best()
     reference = costs(parse(config.space, text))
-    bounds = limits(config.constraints, reference)
+    bounds = limits(config.constraints, reference) | ({MISSING: 0.0} if results.classes else {})
     rng = random.Random(config.seed)
 
     def draw() -> Architecture:
@@ -133,6 +134,7 @@ def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[
     others = [name for name in config.devices if f"latency_ms/{name}" not in columns]
     modelled = cost_function(config.space, settings.shape, settings.classes, profiles(others))
     known: dict[Architecture, Costs] = {}
+    whole = not results.classes
 
     def costs(architecture: Architecture) -> Costs:
         if architecture not in known:
@@ -140,6 +142,8 @@ def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[
             counted = all(name in entry for name in COSTS)
             found: Costs = {name: int(entry[name]) for name in COSTS} if counted else {}
             found = found if counted and not others else modelled(architecture) | found
+            if not whole:
+                found = found | {MISSING: 0.0 if entry else 1.0}
             for name, column in columns.items():  # what the table lacks is rejected
                 device = name.partition("/")[2]
                 found = found | {name: entry.get(column, math.inf), f"{UNSUPPORTED}/{device}": 0.0}

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,7 @@ class NASBench101Space:
         edges: most edges of a cell.
     """
 
+    PUBLISHED: ClassVar[Mapping[str, int]] = {"width": 128, "cells": 3}
     width: int = 8
     cells: int = 1
     vertices: int = 7

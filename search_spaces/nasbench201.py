@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ class NASBench201Space:
         cells: cells of each stage.
     """
 
+    PUBLISHED: ClassVar[Mapping[str, int]] = {"width": 16, "cells": 5}
     width: int = 4
     cells: int = 1
 

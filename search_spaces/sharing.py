@@ -49,7 +49,7 @@ def check_shares(space: Space, spaces: Mapping[str, type], field: str) -> Shares
     raise KdnasError(
         "the architectures of this space cannot share weights",
         field=field,
-        value=type(space).__name__,
+        value=next((name for name, kind in spaces.items() if type(space) is kind), type(space).__name__),
         remedy=f"spaces that can: {', '.join(able)}",
     )
 

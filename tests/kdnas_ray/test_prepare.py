@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdnas_ray.config import read
-from kdnas_ray.prepare import check_folder, free_folder, knowledge, needed_bytes, plan
+from kdnas_ray.prepare import check_folder, check_space, free_folder, knowledge, needed_bytes, plan
 from search_spaces import Architecture, KdnasError
 from trainables.teachers import save_teacher
 
@@ -317,3 +317,25 @@ def test_plan_when_proposals_are_filtered_by_a_judge_then_is_made(judge):
 
 def test_plan_when_the_filter_is_the_evaluators_own_judge_then_is_made():
     assert planned("prefilter=evaluator", "evaluator={name: blocks, taps: [stage1]}").taps == ("stage1",)
+
+
+class Raising:
+    """A user's space with a mistake in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def suggest(self, trial) -> Architecture:
+        if self.method == "suggest" and trial.suggest_int("width", 1, 4) == 3:
+            raise ValueError("three is too much")
+        return Architecture.of({"width": trial.suggest_int("width", 1, 4)})
+
+    def build(self, architecture, shape, classes):
+        raise RuntimeError("cannot build this")
+
+
+@pytest.mark.parametrize(("method", "word"), [("suggest", "three is too much"), ("build", "cannot build this")])
+def test_space_when_it_raises_then_is_refused_by_method_before_any_work(method, word):
+    with pytest.raises(KdnasError, match=rf"Raising\.{method} raises .*{word}") as caught:
+        check_space(Raising(method), (1, 8, 8), 10, 0)
+    assert (caught.value.field, caught.value.exit_code) == ("space", 2)

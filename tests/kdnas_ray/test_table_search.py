@@ -68,6 +68,25 @@ def test_plan_when_the_table_holds_nothing_of_the_space_then_says_so(config, tab
     assert caught.value.field == "evaluator.path"
 
 
+def test_search_when_the_table_is_incomplete_then_trains_what_it_holds_and_within_a_column_of_latencies(
+    config, table, tmp_path
+):
+    entries = list(json.loads(table.read_text()).items())[::2]
+    held = {text: entry | {"latency_ms_phone": 1.0 + index} for index, (text, entry) in enumerate(entries)}
+    (tmp_path / "half.json").write_text(json.dumps(held))
+    chosen = config(
+        f"evaluator.path={tmp_path / 'half.json'}",
+        "sampler=random",
+        "scheduler={name: full, max_epochs: 5}",
+        constraints={"latency_ms": {"device": "phone", "max": 8}},
+    )
+    assert plan_table(chosen).bounds == {"latency_ms/phone": 8.0, "unsupported/phone": 0.0, "unsupported/table": 0.0}
+    result = search(chosen, tmp_path / "run", Narrator())
+    trained = [row for row in result.candidates if row["state"] != "rejected"]
+    assert {row["state"] for row in trained} == {"complete"}
+    assert sorted(row["latency_ms/phone"] for row in trained) == [float(number) for number in range(1, 9)]
+
+
 @pytest.mark.parametrize(("key", "value"), [("teachers", ["trained"]), ("recipes", "simple")])
 def test_configuration_when_it_asks_a_table_for_distillation_then_is_refused(config, key, value):
     with pytest.raises(KdnasError) as caught:

@@ -109,5 +109,5 @@ def test_check_shares_names_the_spaces_that_can(sharing):
     assert check_shares(sharing, SPACES, "evaluator") is sharing
     with pytest.raises(KdnasError) as caught:
         check_shares(ResNetSpace(), SPACES, "evaluator")
-    assert (caught.value.field, caught.value.value) == ("evaluator", "ResNetSpace")
+    assert (caught.value.field, caught.value.value) == ("evaluator", "resnet")
     assert all(name in caught.value.remedy for name in ABLE)

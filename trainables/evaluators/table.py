@@ -184,7 +184,7 @@ def read_table(settings: Table, space: Space, epochs: int) -> Results:
         if len(lacking) == len(entries):
             known = ", ".join(sorted({column for entry in entries.values() for column in entry}))
             raise KdnasError(
-                "the table has no such column of numbers", field=field, value=name, remedy=f"it has {known}"
+                "no architecture of the table has a number there", field=field, value=name, remedy=f"columns: {known}"
             )
         if lacking:
             raise KdnasError(
@@ -236,10 +236,10 @@ def _own_notation(space: Space, text: str) -> str:
         return notation(space, parse(space, text))
     except KdnasError as error:
         raise KdnasError(
-            f"the table is not of this space ({error.problem})",
+            f"the table is not of this space: its architecture {text!r} is none ({error.problem})",
             field="evaluator.path",
             value=text,
-            remedy=error.remedy,
+            remedy=f"choose the table's space; {error.remedy or ''}".rstrip("; "),
         ) from error
 
 
