@@ -1,0 +1,54 @@
+"""Specification of `kdnas_ray.latency`: a space's architecture or a run's best student, measured and modelled."""
+
+import pytest
+
+from kdnas_ray.hardware.operators import operators
+from kdnas_ray.latency import latency, read_shape
+from search_spaces import KdnasError, NASBench201Space
+
+CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
+
+
+def test_latency_when_of_an_architecture_then_is_modelled_for_each_device():
+    found = latency(
+        "nasbench201", [CELL, "space.width=8"], shape="3x16x16", devices=["npu-small", "cortex-m7"], runtime="none"
+    )
+    space = NASBench201Space(width=8)
+    network = operators(lambda: space.build(space.parse(CELL), (3, 16, 16), 10), (3, 16, 16))
+    assert (found["architecture"], found["params"], found["macs"]) == (CELL, network.params, network.macs)
+    assert set(found["devices"]) == {"npu-small", "cortex-m7"}
+    assert found["devices"]["cortex-m7"]["latency_ms"] > found["devices"]["npu-small"]["latency_ms"] > 0
+    assert found["measured"] is None
+
+
+def test_latency_when_measured_then_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDNAS_CACHE", str(tmp_path))
+    settings = {"shape": "1x8x8", "runtime": "eager"}
+    first = latency("nasbench201", [CELL], **settings)
+    assert first["measured"]["median_ms"] > 0
+    assert latency("nasbench201", [CELL], **settings) == first
+
+
+@pytest.mark.parametrize(
+    ("what", "words", "options", "field"),
+    [
+        ("resnets", [], {}, "RUN|SPACE"),
+        ("resnet", [], {"shape": "32x32"}, "--shape"),
+        ("resnet", [], {"shape": "3x0x32"}, "--shape"),
+        ("resnet", [], {"shape": "3x9999x32"}, "--shape"),
+        ("resnet", [], {"devices": ["tpu"]}, "devices"),
+        ("nasbench201", [CELL, CELL], {}, "ARCHITECTURE"),
+        ("nasbench201", ["|none~0|"], {}, "architecture"),
+        ("resnet", ["space.widths=[0]"], {}, "space.widths"),
+        ("resnet", [], {"runtime": "tflite"}, "--runtime"),
+        (".", [], {}, "RUN"),
+    ],
+)
+def test_latency_when_something_is_wrong_then_names_it(what, words, options, field):
+    with pytest.raises(KdnasError) as caught:
+        latency(what, words, **{"runtime": "none", **options})
+    assert (caught.value.field, caught.value.exit_code) == (field, 2)
+
+
+def test_shape_when_written_with_crosses_then_is_read():
+    assert read_shape("3x224x160") == (3, 224, 160)
