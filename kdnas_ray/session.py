@@ -72,7 +72,7 @@ def in_store(
             checkpoints=str((run / "trials").resolve()),
             threads=max(1, int(config.resources.cpu)),
             device="cuda" if config.resources.gpu else "cpu",
-            channels_last=_channels_last(run, made),
+            channels_last=channels_last(run, made),
         )
         yield shared, ray.put(shared)
 
@@ -101,8 +101,10 @@ def interrupts(stop: Stop, narrator: Narrator) -> Iterator[Callable[[], Any]]:
             signal.signal(number, handler)
 
 
-def _channels_last(run: Path, made: Plan) -> bool:
-    """The faster memory layout, measured once a run: a resumed search keeps what it began with."""
+def channels_last(run: Path, made: Plan) -> bool:
+    """The memory layout: the configured one, or the faster, measured once a run; resuming keeps what it began with."""
+    if made.config.resources.layout != "auto":
+        return made.config.resources.layout == "channels_last"
     state = read_state(run)
     if "channels_last" not in state:
         config, data = made.config, made.data
