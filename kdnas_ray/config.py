@@ -219,8 +219,10 @@ class SearchConfig(_Section):
             if "/" in name:
                 listed.setdefault(own := name.partition("/")[2], own)
         if not isinstance(self.evaluator, Table):  # a table has devices of its own: the plan looks there
-            for text in listed.values():
-                device(text)
+            formats = {device(text).dtype for text in listed.values()}
+            if getattr(self.recipes, "quantised", False) is None:
+                recipes = dataclasses.replace(self.recipes, quantised="int8" in formats)
+                object.__setattr__(self, "recipes", recipes)
         found = {"constraints": bounds, "objectives": objectives, "devices": [*listed.values()]}
         for field, value in found.items():
             object.__setattr__(self, field, value)
