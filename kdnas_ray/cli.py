@@ -312,10 +312,8 @@ def latency(
         )
     for name, row in found["devices"].items():
         lacks = f"; it lacks {', '.join(row['unsupported'])}" if row["unsupported"] else ""
-        typer.echo(
-            f"{name}, modelled: {row['latency_ms']:.3f} ms, {row['memory_mb']:.3g} MB, "
-            f"mostly {row['bottleneck']}{lacks}"
-        )
+        known = f", {row['memory_mb']:.3g} MB, mostly {row['bottleneck']}{lacks}" if row["bottleneck"] else ""
+        typer.echo(f"{name}, modelled: {row['latency_ms']:.3f} ms{known}")
 
 
 @app.command(name="list")

@@ -11,7 +11,8 @@ from rich.table import Table
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.costs import Costs, cost_function, profiles, teacher_costs
+from kdnas_ray.hardware.costs import Costs, cost_function, teacher_costs
+from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.objectives import excess, limits
 from kdnas_ray.prepare import load_data
 from kdnas_ray.runs import check_creatable
@@ -246,12 +247,12 @@ def verdict(found: TeacherRanking) -> str:
 
 
 def _teacher_costs(settings: TrainedTeacher, shape: Shape, classes: int, devices: Sequence[str]) -> Costs:
-    return teacher_costs(build_teacher(settings, shape, classes), shape, profiles(devices))
+    return teacher_costs(build_teacher(settings, shape, classes), shape, by_name(devices))
 
 
 def _student(config: SearchConfig, data: Data, reference: Costs) -> tuple[Architecture, int]:
     bounds = limits(config.constraints, reference)
-    costs = cost_function(config.space, data.shape, len(data.classes), profiles(config.devices))
+    costs = cost_function(config.space, data.shape, len(data.classes), by_name(config.devices))
 
     def draws() -> Callable[[], Architecture]:
         rng = random.Random(config.seed)

@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from kdnas_ray.environment import versions
-from kdnas_ray.hardware.devices import DeviceProfile
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import KdnasError, Shape
 
@@ -114,18 +113,18 @@ def check_runtime(runtime: str) -> None:
             ) from error
 
 
-def check_measurable(devices: Mapping[str, DeviceProfile], bounds: Container[str]) -> None:
+def check_measurable(devices: Mapping[str, Any], bounds: Container[str]) -> None:
     """Refuses bounds on this machine that cannot be measured on it.
 
     Args:
-        devices: profiles by name.
+        devices: profiles and models by name.
         bounds: full names of what is bounded.
 
     Raises:
         KdnasError: the runtime of such a profile is not installed.
     """
     for name, profile in devices.items():
-        if f"latency_ms/{name}" in bounds and profile.processor == processor():
+        if f"latency_ms/{name}" in bounds and getattr(profile, "processor", "") == processor():
             check_runtime(profile.runtime)
 
 
