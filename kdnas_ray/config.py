@@ -10,8 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema
 
-from kdnas_ray.hardware.devices import absolute, is_file
-from kdnas_ray.hardware.few_shot import FewShot
+from kdnas_ray.hardware.devices import DeviceProfile, absolute, is_file
 from kdnas_ray.hardware.lookup import find, own_names
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, SIZES, full_name
 from kdnas_ray.parsing import Choice, OnceLoader, misspelt, plain, refusal, validated
@@ -229,16 +228,23 @@ class SearchConfig(_Section):
         for name in (*bounds, *objectives):
             if "/" in name:
                 listed.setdefault(place := name.partition("/")[2], place)
+        formats = set()
         for name, text in listed.items():
             if isinstance(self.evaluator, Table) and not is_file(text):
                 continue  # a table has devices of its own: the plan looks there
-            if isinstance(find(text), FewShot) and f"memory_mb/{name}" in (*bounds, *objectives):
+            place = find(text)
+            if isinstance(place, DeviceProfile):
+                formats.add(place.dtype)
+            elif f"memory_mb/{name}" in (*bounds, *objectives):
                 raise KdnasError(
                     "a device that is known by measured latencies only",
                     field=f"memory_mb/{name}",
                     value=text,
                     remedy="bound memory on a device that has a profile (`kdnas device list`)",
                 )
+        if getattr(self.recipes, "quantised", False) is None:
+            recipes = dataclasses.replace(self.recipes, quantised="int8" in formats)
+            object.__setattr__(self, "recipes", recipes)
         found = {"constraints": bounds, "objectives": objectives, "devices": [*listed.values()]}
         for field, value in found.items():
             object.__setattr__(self, field, value)

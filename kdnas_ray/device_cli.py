@@ -91,7 +91,7 @@ def calibrate(
             )
             for count, seed in ((networks, 0), (unseen, 1))
         )
-    profile = calibrating.fit_profile(seen, out.stem, runtime)
+    profile = calibrating.fit_profile(seen, out.stem, runtime, threads)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(write(profile), encoding="utf8")
     rows = calibrating.report(profile, others)

@@ -15,6 +15,7 @@ from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_runtime, measure, remembered
 from kdnas_ray.hardware.operators import Operators, operators
 from kdnas_ray.hardware.roofline import bottleneck, latency_ms, memory_bytes, unsupported
+from kdnas_ray.runs import read_config, read_jsonl, read_summary, require_run
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
 from search_spaces.notation import canonical, notation, parse
 from trainables.model_files import load_student, space_of
@@ -135,13 +136,53 @@ def _run(run: Path) -> tuple[Space, Any, Shape, int]:
 
 
 def _space(name: str, words: Sequence[str], shape: str, seed: int) -> tuple[Space, Any, Shape, int]:
-    if name not in SPACES:
-        raise KdnasError(
-            "neither a run folder nor a space", field="RUN|SPACE", value=name, remedy=f"spaces: {', '.join(SPACES)}"
-        )
+    return *chosen_architecture(name, words, seed), read_shape(shape), 10
+
+
+def chosen_architecture(name: str, words: Sequence[str], seed: int) -> tuple[Space, Architecture]:
+    """A space and an architecture of it, as they are named on the command line.
+
+    Args:
+        name: of the space.
+        words: an architecture in its notation (a random one without) and `space.key=value`.
+        seed: of a random architecture.
+
+    Raises:
+        KdnasError: unknown space or option, or no such architecture.
+    """
+    if "/" in name:
+        raise KdnasError("no such run folder", field="RUN|SPACE", value=name, remedy=f"or a space: {', '.join(SPACES)}")
     texts = [word for word in words if not word.startswith("space.")]
     if len(texts) > 1:
-        raise KdnasError("more than one architecture", field="ARCHITECTURE", value=" ".join(texts), remedy="quote it")
+        raise KdnasError(
+            "more than one architecture",
+            field="ARCHITECTURE",
+            value=" ".join(texts),
+            remedy="quote it; an option of the space is space.key=value",
+        )
     space = read({"space": name}, [word for word in words if word.startswith("space.")]).space
-    architecture = parse(space, texts[0]) if texts else sample(space, random.Random(seed))
-    return space, architecture, read_shape(shape), 10
+    return space, parse(space, texts[0]) if texts else sample(space, random.Random(seed))
+
+
+def candidate_of(run: Path, words: Sequence[str]) -> tuple[Space, Architecture]:
+    """The space of a run and the architecture of one of its candidates.
+
+    Args:
+        run: its folder.
+        words: the candidate's id; none for the best.
+
+    Raises:
+        KdnasError: not a run folder, or no such candidate.
+    """
+    require_run(run)
+    space, rows = read(read_config(run)).space, {row["id"]: row for row in read_jsonl(run / "candidates.jsonl")}
+    best = read_summary(run).get("best")
+    name = words[0] if words else best and best["id"]
+    if len(words) > 1 or name not in rows:
+        raise KdnasError(
+            "no such candidate",
+            field="CANDIDATE",
+            value=" ".join(words) or None,
+            remedy=f"one id of the {len(rows)} in {run / 'candidates.jsonl'}",
+        )
+    return space, Architecture.of(rows[name]["architecture"])

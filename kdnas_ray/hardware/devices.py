@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from kdnas_ray.hardware.operators import ALL_KINDS
+from kdnas_ray.hardware.operators import ALL_KINDS, ALL_NAMES
 from kdnas_ray.parsing import OnceLoader
 from search_spaces import KdnasError, first_line
 
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 SUFFIXES = (".yaml", ".yml", ".json")
+BY_KIND = ("overhead_us", "efficiency", "streaming")  # numbers that differ between kinds of operators
 EVERY = "default"  # key of a number that holds for every kind without one of its own
 
 
@@ -32,14 +33,21 @@ class DeviceProfile:
         bytes_per_s: memory bandwidth.
         cache_bytes: what an operator moves up to this size is moved at `cache_bytes_per_s`; 0 for no cache.
         cache_bytes_per_s: bandwidth of the cache; null for `bytes_per_s`.
-        overhead_us: microseconds that starting an operator takes, by kind; `default` for all others.
-        efficiency: share of `flops_per_s` that an operator reaches, by kind; `default` for all others.
+        overhead_us: microseconds that starting an operator takes, by kind, or kind and variant (`conv/ragged`, see
+            `roofline.variant`); `default` for all others.
+        efficiency: share of `flops_per_s` that an operator reaches, given likewise.
+        streaming: share of `bytes_per_s` that an operator reaches, given likewise.
         channels: convolutions and linear layers compute with channels rounded up to a multiple of this.
+        blocked: channels lie in memory in blocks of so many, as on CPUs: fewer input channels than a block are not
+            padded, and convolutions of other numbers of them that are no multiple run another, slower way.
         fixed_us: microseconds of every inference beside its operators.
         fused: activations after a convolution, linear layer or addition cost nothing.
         overlaps: an operator takes the longer of computing and moving data, not both one after the other.
         lacks: kinds of operators that it cannot run.
         memory_bytes: memory for weights and activations together; null for no bound.
+        processor: of the machine that it was calibrated on: on one with the same, finalists are measured as well.
+        runtime: that it was calibrated with.
+        threads: of one inference.
     """
 
     name: str
@@ -51,12 +59,17 @@ class DeviceProfile:
     cache_bytes_per_s: float | None = None
     overhead_us: Mapping[str, float] = field(default_factory=dict)
     efficiency: Mapping[str, float] = field(default_factory=dict)
+    streaming: Mapping[str, float] = field(default_factory=dict)
     channels: int = 1
+    blocked: bool = False
     fixed_us: float = 0.0
     fused: bool = True
     overlaps: bool = True
     lacks: tuple[str, ...] = ()
     memory_bytes: float | None = None
+    processor: str = ""
+    runtime: str = "onnx"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.summary)
@@ -70,17 +83,16 @@ class DeviceProfile:
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
                 raise _wrong(name, value, "give a number above 0, or null")
-        for name, least in (("cache_bytes", 0), ("fixed_us", 0), ("channels", 1)):
+        for name, least in (("cache_bytes", 0), ("fixed_us", 0), ("channels", 1), ("threads", 1)):
             if not least <= getattr(self, name) < inf:
                 raise _wrong(name, getattr(self, name), f"give {least} or more")
-        for name in ("overhead_us", "efficiency"):
+        for name in BY_KIND:
             for kind, value in getattr(self, name).items():
-                if kind not in (EVERY, *ALL_KINDS):
-                    raise _wrong(name, kind, f"known kinds: {EVERY}, {', '.join(ALL_KINDS)}")
-                if not 0 <= value < inf or (name == "efficiency" and not 0 < value <= 1):
-                    raise _wrong(
-                        f"{name}.{kind}", value, "a share above 0, at most 1" if name[0] == "e" else "0 or more"
-                    )
+                if kind not in (EVERY, *ALL_NAMES):
+                    raise _wrong(name, kind, f"known kinds: {EVERY}, {', '.join(ALL_NAMES)}")
+                share = name != "overhead_us"
+                if not (0 < value <= 1 if share else 0 <= value < inf):
+                    raise _wrong(f"{name}.{kind}", value, "a share above 0, at most 1" if share else "0 or more")
         for kind in self.lacks:
             if kind not in ALL_KINDS:
                 raise _wrong("lacks", kind, f"known kinds: {', '.join(ALL_KINDS)}")
@@ -158,8 +170,8 @@ def parse(content: str, source: str) -> DeviceProfile:
 def write(profile: DeviceProfile) -> str:
     """YAML of the profile; `parse` takes it back."""
     data = {part.name: getattr(profile, part.name) for part in fields(DeviceProfile)}
-    data |= {"lacks": list(profile.lacks), "overhead_us": dict(profile.overhead_us)}
-    return yaml.safe_dump(data | {"efficiency": dict(profile.efficiency)}, sort_keys=False)
+    data |= {"lacks": list(profile.lacks), **{name: dict(getattr(profile, name)) for name in BY_KIND}}
+    return yaml.safe_dump(data, sort_keys=False)
 
 
 def check_name(name: Any, field: str) -> None:
@@ -184,7 +196,7 @@ def absolute(text: str) -> str:
 
 
 def _typed(name: str, value: Any) -> Any:
-    if name in ("name", "summary", "dtype"):
+    if name in ("name", "summary", "dtype", "processor", "runtime"):
         if not isinstance(value, str):
             raise _wrong(name, value, "give a text")
         return value
@@ -192,20 +204,20 @@ def _typed(name: str, value: Any) -> Any:
         if not isinstance(value, list):
             raise _wrong(name, value, "give a list, such as [gelu]")
         return tuple(map(str, value))
-    if name in ("overhead_us", "efficiency"):
+    if name in BY_KIND:
         if isinstance(value, Mapping):
             return {str(kind): _number(f"{name}.{kind}", number) for kind, number in value.items()}
         return {EVERY: _number(name, value)}
-    if name in ("fused", "overlaps"):
+    if name in ("fused", "overlaps", "blocked"):
         if not isinstance(value, bool):
             raise _wrong(name, value, "give true or false")
         return value
     if value is None and name in ("cache_bytes_per_s", "memory_bytes"):
         return None
     number = _number(name, value)
-    if name == "channels" and number.is_integer():
+    if name in ("channels", "threads") and number.is_integer():
         return int(number)
-    if name == "channels":
+    if name in ("channels", "threads"):
         raise _wrong(name, value, "give a whole number")
     return number
 
