@@ -76,6 +76,7 @@ def test_show_when_given_a_name_or_a_file_then_prints_what_can_be_read_again(kdn
         (PROFILE + "5: 3\n", ["= 5", "something unknown"]),
         (PROFILE + "name: twice\n", ["comes twice"]),
         (PROFILE + "channels: .nan\n", ["devices.channels = nan", "whole number"]),
+        (PROFILE + "runtime: tflite\n", ["devices.runtime = 'tflite'", "known: onnx"]),
         (PROFILE + "channels: 2.5\n", ["devices.channels = 2.5", "whole number"]),
         (PROFILE + "overhead_us: {conv: .nan}\n", ["devices.overhead_us.conv = nan", "0 or more"]),
         (PROFILE + "fixed_us: -3\n", ["devices.fixed_us = -3", "0 or more"]),
@@ -157,7 +158,7 @@ def test_latency_when_devices_are_named_then_has_a_line_for_each(kdnas):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["latency", "resnets"], ["RUN|SPACE = 'resnets'", "spaces: resnet"]),
+        (["latency", "resnets"], ["= 'resnets'", "did you mean 'resnet'"]),
         (["latency", "."], ["RUN = '.'", "no best student"]),
         (["latency", "resnet", "--device", "tpu"], ["'tpu'", "known: cortex-m7"]),
         (["latency", "resnet", "--device", "mine.yaml", "--device", "too.yaml"], ["'mine'", "two devices of one name"]),
