@@ -227,8 +227,8 @@ class SearchConfig(_Section):
         objectives = [full(name, None) for name in self.objectives if self._known(name)]
         for name in (*bounds, *objectives):
             if "/" in name:
-                listed.setdefault(place := name.partition("/")[2], place)
-        formats = set()
+                listed.setdefault(own_name := name.partition("/")[2], own_name)
+        formats: set[str] = set()
         for name, text in listed.items():
             if isinstance(self.evaluator, Table) and not is_file(text):
                 continue  # a table has devices of its own: the plan looks there

@@ -5,6 +5,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kdnas_ray.hardware.measuring import Latency
 
 PROFILE = "name: mine\nflops_per_s: 1e9\nbytes_per_s: 1e9\n"
 WITHIN = "constraints={latency_ms: {device: DEVICE, max: MOST}}"
+ONE_STAGE = ["space.stages=1", "recipes.hints=false"]
 LEAST = ["--networks", "20", "--unseen", "10"]
 
 
@@ -122,12 +124,12 @@ def test_calibrate_when_a_number_is_too_small_then_exits_with_2(kdnas, words):
 
 
 def test_calibrate_when_networks_are_measured_then_writes_a_profile_and_says_how_good_it_is(kdnas, monkeypatch):
-    def measure(model: Any, *_: Any, **settings: Any) -> Latency:
+    def timer(model: Any, *_: Any, **settings: Any) -> Callable[[], Latency]:
         assert settings == {"runtime": "eager", "threads": 2}
         took = 0.05 + 1e-5 * sum(parameter.numel() for parameter in model.parameters())
-        return Latency(took, took, took, 20)
+        return lambda: Latency(took, took, took, 20)
 
-    monkeypatch.setattr(calibrating, "measure", measure)
+    monkeypatch.setattr(calibrating, "timer", timer)
     words = ["--runtime", "eager", "--threads", "2", "--spaces", "resnet, nasbench201", *LEAST]
     code, out, _ = kdnas("device", "calibrate", *words, "--out", "new/here.yaml")
     assert code == 0
@@ -158,7 +160,7 @@ def test_latency_when_devices_are_named_then_has_a_line_for_each(kdnas):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["latency", "resnets"], ["= 'resnets'", "did you mean 'resnet'"]),
+        (["latency", "resnets"], ["space = 'resnets'", "known: resnet"]),
         (["latency", "."], ["RUN = '.'", "no best student"]),
         (["latency", "resnet", "--device", "tpu"], ["'tpu'", "known: cortex-m7"]),
         (["latency", "resnet", "--device", "mine.yaml", "--device", "too.yaml"], ["'mine'", "two devices of one name"]),
@@ -178,11 +180,11 @@ def test_latency_when_devices_are_named_then_has_a_line_for_each(kdnas):
         (["config", "devices=[5]"], ["devices.0 = 5", "give a text"]),
         (["config", "devices=[mine.yaml, too.yaml]"], ["'mine'", "two devices of one name", "`name`"]),
         (
-            ["search", "space.stages=1", "recipes.hints=false", within("npu-small", 1e-4)],
+            ["search", *ONE_STAGE, within("npu-small", 1e-4)],
             ["the closest: latency_ms/npu-small", "would do"],
         ),
         (
-            ["search", "space.stages=1", "recipes.hints=false", within("lacking.yaml", 5)],
+            ["search", *ONE_STAGE, within("lacking.yaml", 5)],
             ["lacking lacks 1 of its operators", "another device"],
         ),
     ],
