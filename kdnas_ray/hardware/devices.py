@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kdnas_ray.hardware.measuring import RUNTIMES
 from kdnas_ray.hardware.operators import ALL_KINDS, ALL_NAMES
 from kdnas_ray.parsing import OnceLoader
 from search_spaces import KdnasError, first_line
@@ -93,6 +94,8 @@ class DeviceProfile:
                 share = name != "overhead_us"
                 if not (0 < value <= 1 if share else 0 <= value < inf):
                     raise _wrong(f"{name}.{kind}", value, "a share above 0, at most 1" if share else "0 or more")
+        if self.runtime not in RUNTIMES:
+            raise _wrong("runtime", self.runtime, f"known: {', '.join(RUNTIMES)}")
         for kind in self.lacks:
             if kind not in ALL_KINDS:
                 raise _wrong("lacks", kind, f"known kinds: {', '.join(ALL_KINDS)}")

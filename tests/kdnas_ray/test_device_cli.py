@@ -78,6 +78,7 @@ def test_show_when_given_a_name_or_a_file_then_prints_what_can_be_read_again(kdn
         (PROFILE + "5: 3\n", ["= 5", "something unknown"]),
         (PROFILE + "name: twice\n", ["comes twice"]),
         (PROFILE + "channels: .nan\n", ["devices.channels = nan", "whole number"]),
+        (PROFILE + "runtime: tflite\n", ["devices.runtime = 'tflite'", "known: onnx"]),
         (PROFILE + "channels: 2.5\n", ["devices.channels = 2.5", "whole number"]),
         (PROFILE + "overhead_us: {conv: .nan}\n", ["devices.overhead_us.conv = nan", "0 or more"]),
         (PROFILE + "fixed_us: -3\n", ["devices.fixed_us = -3", "0 or more"]),
