@@ -108,7 +108,8 @@ def draw(augmentation: Augmentation, n: int, height: int, width: int, seed: int,
     # not keep these as they are when one above is switched.
     own = [np.random.default_rng((seed, view, number)) for number in (1, 2, 3)]
     shift[:, 1] += own[0].integers(-augmentation.time_shift, augmentation.time_shift + 1, n, dtype=np.int16)
-    gaps, bands = _spans(own[1], n, augmentation.time_mask, width), _spans(own[2], n, augmentation.frequency_mask, height)
+    gaps = _spans(own[1], n, augmentation.time_mask, width)
+    bands = _spans(own[2], n, augmentation.frequency_mask, height)
     return Transforms(
         shift if augmentation.shift or augmentation.time_shift else None,
         crop if augmentation.crop else None,
