@@ -183,8 +183,8 @@ def _speakers_apart(
             + "".join(f" and {name}" for name, missing in zip(("test", "validation"), wanted, strict=True) if missing),
             "test_speakers",
             list(task.test_speakers),
-            "each split needs one of its own; task.speaker_column=null (no task.speaker_pattern) splits without regard to "
-            "them",
+            "each split needs one of its own; task.speaker_column=null (no task.speaker_pattern) splits without regard "
+            "to them",
         )
     # At least one in each split; the draw of the test speakers does not depend on the validation's share.
     room = len(free) - 1 - wanted[1]
