@@ -21,12 +21,12 @@ SILENT_DB = -100.0  # what digital silence is taken for, relative to a power of 
 class LogMel:
     """How a recording becomes what the networks read: bytes `[mels, frames]`, low frequencies first.
 
-    Samples of -1 to 1, stereo averaged, are cut or padded with silence to `samples`, so that the centre of their energy
-    comes to lie in the middle as far as the recording reaches. Power spectra of Hann windows around every `hop`-th
-    sample (silence beyond the ends) are summed by triangular filters whose peaks are 1 and evenly spaced in
-    `mel(f) = 2595 log10(1 + f / 700)`. `peak_db`, the loudest energy in the training recordings, becomes 255 and
-    `peak_db - range_db` becomes 0; what lies outside is clipped. Loudness is kept: nothing is
-    scaled by recording.
+    `fit`: samples of -1 to 1, stereo averaged, less their mean, are cut or padded with silence to `samples`, so that
+    the centre of their energy comes to lie in the middle as far as the recording reaches; with `same_loudness` they
+    are then scaled so that the largest is 1. `decibels`: power spectra of Hann windows around every `hop`-th sample
+    (silence beyond the ends) are summed by triangular filters whose peaks are 1 and evenly spaced in
+    `mel(f) = 2595 log10(1 + f / 700)`. `quantise`: `peak_db`, the loudest energy in the training recordings, becomes
+    255 and `peak_db - range_db` becomes 0; what lies outside is clipped.
 
     Source: Davis and Mermelstein 1980, Comparison of Parametric Representations for Monosyllabic Word Recognition
     (filters); Young et al., The HTK Book, section 5.6 (this mel formula).
@@ -40,6 +40,7 @@ class LogMel:
         hop: samples from a frame to the next.
         low_hz: where the first filter begins.
         high_hz: where the last filter ends.
+        same_loudness: whether every recording is scaled to the same largest sample.
         range_db: from the darkest to the brightest byte.
         peak_db: 10 log10 of the mel energy that becomes 255.
     """
@@ -52,6 +53,7 @@ class LogMel:
     hop: int
     low_hz: float
     high_hz: float
+    same_loudness: bool
     range_db: float
     peak_db: float = 0.0
 
@@ -60,9 +62,9 @@ class LogMel:
         """Columns of the picture of one recording."""
         return 1 + self.samples // self.hop
 
-    def __call__(self, sound: np.ndarray) -> np.ndarray:
-        """Bytes `[N, 1, mels, frames]` of N recordings `[N, samples]`, see `fit`."""
-        return quantise(decibels(sound, self), self)
+    def picture(self, sound: np.ndarray) -> np.ndarray:
+        """Bytes `[1, mels, frames]` of one recording, `[n]` of any length, as the networks were trained on."""
+        return quantise(decibels(fit(sound, self)[None], self), self)[0]
 
 
 def decode_wav(data: bytes) -> tuple[np.ndarray, int]:
@@ -100,21 +102,23 @@ def decode_wav(data: bytes) -> tuple[np.ndarray, int]:
     return values.reshape(-1, channels).mean(axis=1), rate
 
 
-def fit(sound: np.ndarray, samples: int) -> np.ndarray:
-    """The recording `[n]` cut or padded with silence to `[samples]`, the centre of its energy in the middle.
+def fit(sound: np.ndarray, how: LogMel) -> np.ndarray:
+    """The recording `[n]` less its mean, cut or padded with silence to `[samples]` around the centre of its energy.
 
     Nothing is cut from a recording that is short enough, and nothing padded to one that is long enough, so the centre
-    may lie elsewhere.
+    may lie elsewhere than in the middle.
     """
+    sound = sound - sound.mean()
     energy = sound**2
     total = energy.sum()
     centre = float(np.arange(len(sound)) @ energy / total) if total else (len(sound) - 1) / 2
-    spare = len(sound) - samples
-    first = min(max(round(centre - (samples - 1) / 2), min(spare, 0)), max(spare, 0))
-    fitted = np.zeros(samples)
-    taken = sound[max(first, 0) : first + samples]
+    spare = len(sound) - how.samples
+    first = min(max(round(centre - (how.samples - 1) / 2), min(spare, 0)), max(spare, 0))
+    fitted = np.zeros(how.samples)
+    taken = sound[max(first, 0) : first + how.samples]
     fitted[max(-first, 0) :][: len(taken)] = taken
-    return fitted
+    largest = np.abs(fitted).max()
+    return fitted / largest if how.same_loudness and largest else fitted
 
 
 def filters(how: LogMel) -> Tensor:

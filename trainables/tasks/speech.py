@@ -58,6 +58,8 @@ class SpeechTask(Classification):
         hop_ms: from one window to the next; `seconds` divided by it is about the number of columns.
         low_hz: where the lowest mel filter begins.
         high_hz: where the highest ends; null for half the sample rate.
+        same_loudness: scale every recording to the same largest sample, so that a speaker who was recorded louder or
+            softer than those of the training split is understood too; false keeps loudness.
         range_db: what lies so far below the loudest energy of the training recordings is silence.
         most_bad: share of the recordings that may be unreadable; so many are skipped with a warning.
         validation: share of the speakers (or of the recordings, without speakers) that candidates are compared on.
@@ -78,6 +80,7 @@ class SpeechTask(Classification):
     hop_ms: float = 16.0
     low_hz: float = 20.0
     high_hz: float | None = None
+    same_loudness: bool = True
     range_db: float = 80.0
     most_bad: float = 0.01
     validation: float = 0.1
@@ -235,7 +238,7 @@ def _energies(task: SpeechTask, source: Source) -> tuple[np.ndarray, LogMel, np.
                 "resample them to one rate, for example with `sox IN.wav -r RATE OUT.wav`",
             )
         kept.append(number)
-        sounds.append(fit(sound, how.samples))
+        sounds.append(fit(sound, how))
         if len(sounds) == READ_ROWS:
             energies[len(kept) - len(sounds) : len(kept)] = decibels(np.stack(sounds), how)
             sounds = []
@@ -280,6 +283,7 @@ def _settings(task: SpeechTask, rate: int) -> LogMel:
         hop=max(round(task.hop_ms * rate / 1000), 1),
         low_hz=task.low_hz,
         high_hz=high,
+        same_loudness=task.same_loudness,
         range_db=task.range_db,
     )
     if not _all_hear(how):
@@ -288,7 +292,7 @@ def _settings(task: SpeechTask, rate: int) -> LogMel:
             f"some filters lie between two frequencies of windows of {task.window_ms:g} ms and would hear nothing",
             "mels",
             task.mels,
-            f"at most {enough}, or longer windows (task.window_ms)",
+            f"{enough} are possible, or longer windows (task.window_ms)",
         )
     return how
 
