@@ -2,10 +2,10 @@
 
 For each seed another speaker is the test split, the next one the validation split, and the others are trained on: a
 wide TC-ResNet on the labels (the teacher), then each student twice from the same weights and equally long, on the
-labels alone and by KD with the default recipe (alpha 0.7, temperature 3). Mean ± standard deviation of the test accuracy
-over the seeds (so over speakers too); `gain` is the mean difference with the same seed, in points, with its standard
-error. Nothing is selected: the last epoch counts, the validation split is not used, the test split is read once for
-each row.
+labels alone and by KD with the default recipe (alpha 0.7, temperature 3). Mean ± standard deviation of the test
+accuracy over the seeds (so over speakers too); `gain` is the mean difference with the same seed, in points, with its
+standard error. Nothing is selected: the last epoch counts, the validation split is not used, the test split is read
+once for each row.
 
     python benchmarks/speech.py --data ../shared/data/spoken_digits/recordings.parquet
 """

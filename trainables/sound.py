@@ -29,7 +29,7 @@ class LogMel:
     255 and `peak_db - range_db` becomes 0; what lies outside is clipped.
 
     Source: Davis and Mermelstein 1980, Comparison of Parametric Representations for Monosyllabic Word Recognition
-    (filters); Young et al., The HTK Book, section 5.6 (this mel formula).
+    (filters); Young et al., The HTK Book, section 5.4 (this mel formula).
 
     Args:
         rate: samples a second.
@@ -124,7 +124,7 @@ def fit(sound: np.ndarray, how: LogMel) -> np.ndarray:
 def filters(how: LogMel) -> Tensor:
     """Triangular mel filters `[mels, fft / 2 + 1]` float64; each rises from the peak of the one before it to 1.
 
-    Source: Young et al., The HTK Book, section 5.6, eq. 5.13: `mel(f) = 2595 log10(1 + f / 700)`.
+    Source: Young et al., The HTK Book, section 5.4: `mel(f) = 2595 log10(1 + f / 700)`.
     """
     ends = [2595 * math.log10(1 + hz / 700) for hz in (how.low_hz, how.high_hz)]
     corners = 700 * (10 ** (torch.linspace(ends[0], ends[1], how.mels + 2, dtype=torch.float64) / 2595) - 1)
