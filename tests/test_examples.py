@@ -27,7 +27,7 @@ def test_example_is_accepted_and_explained(path, tmp_path):
             pytest.skip("the table is not here")
         config = read_file(path, [f"evaluator.path={table}"])
     if isinstance(config.task, SpeechTask):
-        config = read_file(path, [f"task.path={parquet(tmp_path / 'recordings.parquet', spoken())}"])
+        config = read_file(path, [f"task.path={parquet(tmp_path / 'recordings.parquet', spoken(12))}"])
     planned(config)
 
 
