@@ -1,21 +1,30 @@
 """Specification of the speech task: pictures of recordings, speakers that are kept apart, and what is refused."""
 
 import logging
+import math
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from tones import CLASSES, SPEAKERS, folder, parquet, spoken, tone, wav
 
-from search_spaces import KdnasError
-from trainables.augment import check_fits
+from search_spaces import KdnasError, SpeechSpace, sample
+from search_spaces.resnet import build_resnet, resnet_architecture
+from trainables import bank as banks
+from trainables.augment import Augmentation, check_fits
+from trainables.loop import Normalise, evaluate, start, train
+from trainables.losses import LOSSES
+from trainables.recipe import Recipe, Term
 from trainables.sound import decode_wav
 from trainables.tasks import SpeechTask
 
 SHARED = Path(__file__).parents[3] / "../shared/data/spoken_digits/recordings.parquet"
+NOTHING = Augmentation()
 SMALL = {"seconds": 0.3, "mels": 12, "hop_ms": 10.0}
 
 
@@ -137,6 +146,36 @@ def test_classes_are_learned_from_some_speakers_and_recognised_in_another(path):
     flat = [part.images.reshape(len(part), -1) / 255 for part in (data.train, data.test)]
     model = LogisticRegression(max_iter=300).fit(flat[0], data.train.labels)
     assert model.score(flat[1], data.test.labels) == 1
+
+
+def learned_from_pictures(made: SpeechTask, family: str, terms: tuple[Term, ...], epochs: int) -> tuple:
+    """Curve and test accuracy of a student of this family, taught by a small network that sees pictures."""
+    data = made.load(0)
+    normalise = Normalise(data.mean, data.std)
+    torch.manual_seed(0)
+    teacher = build_resnet(resnet_architecture(4, (4, 6, 8), (1, 1, 1)), data.shape, 2).eval()
+    options = {"augmentation": made.augmentation, "views": 2, "seed": 0, "taps": ["stage1", "stage2"]}
+    bank = banks.build(data.train, [teacher], normalise, **options)
+    space = SpeechSpace(families=(family,), strides=(1,))
+    student = space.build(sample(space, random.Random(0)), data.shape, 2)
+    recipe = Recipe(terms=terms, batch_size=8, alpha=0.1, learning_rate=0.05)
+    training = start(student, recipe, bank, seed=0, total_epochs=epochs)
+    curve = train(training, bank, data.validation, made, normalise, epochs)
+    return curve, evaluate(student, data.test, made, normalise)[1]
+
+
+@pytest.mark.parametrize("family", ["ds_cnn", "tc_resnet"])
+def test_students_of_either_family_understand_a_speaker_they_never_heard(path, family):
+    made = task(path, augmentation=Augmentation(time_shift=2, frequency_mask=2))
+    _, accuracy = learned_from_pictures(made, family, (Term("kd"), Term("hint", tap="stage2")), 20)
+    assert accuracy == 1
+
+
+@pytest.mark.parametrize("name", [name for name, x in LOSSES.items() if (x.feature or x.several) and not x.last])
+def test_every_loss_on_features_compares_maps_along_time_with_those_of_pictures(path, name):
+    terms = (Term(name, tap="stage2" if LOSSES[name].feature else None),)
+    curve, _ = learned_from_pictures(task(path, augmentation=NOTHING), "tc_resnet", terms, 1)
+    assert math.isfinite(curve[-1]["train_loss"])
 
 
 def test_preprocessing_says_how_any_recording_becomes_what_the_network_reads(path, rows):
