@@ -25,6 +25,7 @@ from search_spaces.nasbench201 import NASBench201Space
 from search_spaces.nasbench_macro import NASBenchMacroSpace
 from search_spaces.registry import Registry
 from search_spaces.resnet import ResNetSpace
+from search_spaces.speech import SpeechSpace
 from search_spaces.vit_tiny import ViTSpace
 
 SPACES: Registry[type] = Registry(
@@ -37,6 +38,7 @@ SPACES: Registry[type] = Registry(
     ("nasbench101", NASBench101Space),
     ("nasbench201", NASBench201Space),
     ("darts", DARTSSpace),
+    ("speech", SpeechSpace),
 )
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "RunError",
     "Shape",
     "Space",
+    "SpeechSpace",
     "Student",
     "Suggests",
     "TappedModel",

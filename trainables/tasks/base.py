@@ -12,6 +12,9 @@ from torch import Tensor
 from search_spaces import KdnasError
 from trainables.augment import Augmentation
 
+# Names of files or folders that are splits of one data set, not classes.
+SPLIT_NAMES = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
+
 
 @dataclass(frozen=True)
 class Split:
@@ -112,7 +115,7 @@ def split(
         KdnasError: a share is impossible, there is one class only, or a class has too few samples.
     """
     share = 0.0 if isinstance(test, Split) else test
-    _check_shares(validation, None if isinstance(test, Split) else share)
+    check_shares(validation, None if isinstance(test, Split) else share)
     needed = 2 if isinstance(test, Split) else 3
     counts = _class_counts(labels, classes, needed, validation)
     rank = _rank_in_class(labels, counts, seed)
@@ -185,6 +188,25 @@ def assemble(train: Split, validation: Split, test: Split, classes: Sequence[str
     return Data(train, validation, test, tuple(classes), tuple(mean.tolist()), tuple(std.tolist()))
 
 
+def check_shares(validation: float, test: float | None) -> None:
+    """Refuses shares of validation and test split that cannot be; None for a test split that came with the data.
+
+    Raises:
+        KdnasError: names the share.
+    """
+    shares = {"task.validation": validation} | ({} if test is None else {"task.test": test})
+    for field, share in shares.items():
+        if not 0 < share < 1:
+            raise KdnasError("a share lies between 0 and 1", field=field, value=share, remedy="0.2 is usual")
+    if sum(shares.values()) >= 1:
+        raise KdnasError(
+            f"validation and test take {sum(shares.values()):g} of the data: nothing is left to train on",
+            field="task.validation",
+            value=validation,
+            remedy="choose smaller shares",
+        )
+
+
 def _rank_in_class(labels: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
     """Place of each sample among those of its class, in an order drawn from the seed."""
     drawn = np.random.default_rng(seed).permutation(len(labels))
@@ -199,20 +221,6 @@ def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
     quotas, remainder = np.divmod(counts * total, counts.sum())
     quotas[np.argsort(-remainder, kind="stable")[: total - quotas.sum()]] += 1
     return quotas
-
-
-def _check_shares(validation: float, test: float | None) -> None:
-    shares = {"task.validation": validation} | ({} if test is None else {"task.test": test})
-    for field, share in shares.items():
-        if not 0 < share < 1:
-            raise KdnasError("a share lies between 0 and 1", field=field, value=share, remedy="0.2 is usual")
-    if sum(shares.values()) >= 1:
-        raise KdnasError(
-            f"validation and test take {sum(shares.values()):g} of the data: nothing is left to train on",
-            field="task.validation",
-            value=validation,
-            remedy="choose smaller shares",
-        )
 
 
 def _class_counts(labels: np.ndarray, classes: Sequence[str], needed: int, validation: float) -> np.ndarray:
