@@ -193,7 +193,7 @@ def _phases(
     teacher = teachers[0]
     _keep_teachers(run, teachers, made)
     narrator.say(
-        f"Teacher: {made.teacher_costs['params']:,} parameters, validation accuracy {teacher.val_accuracy:.4f}"
+        f"Teacher: {_parameters(made)}validation accuracy {teacher.val_accuracy:.4f}"
         + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
     config = made.config
@@ -415,6 +415,10 @@ def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:
     if known.get("digest") == teacher.digest:  # its test accuracy was measured in an earlier session
         facts = {**known, **facts}
     replace_text(run / "teacher.json", json.dumps(facts, indent=2) + "\n")
+
+
+def _parameters(made: Plan) -> str:
+    return f"{made.teacher_costs['params']:,} parameters, " if "params" in made.teacher_costs else ""
 
 
 def _announce(run: Path, config: SearchConfig) -> None:

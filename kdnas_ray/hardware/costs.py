@@ -11,6 +11,7 @@ from kdnas_ray.hardware.operators import operators
 from kdnas_ray.hardware.roofline import latency_ms, memory_bytes, unsupported
 from kdnas_ray.objectives import UNSUPPORTED
 from search_spaces import Architecture, Shape, Space
+from trainables.opaque import opaque_part, params_of
 
 Costs = dict[str, float]
 MEGABYTE = 1e6
@@ -52,7 +53,13 @@ def cost_function(
 
 
 def teacher_costs(model: nn.Module, shape: Shape, devices: Mapping[str, DeviceProfile]) -> Costs:
-    """The same numbers of a network that is there already."""
+    """The same numbers of a network that is there already; those of a teacher that is no PyTorch network are left out.
+
+    Its parameters are there where they are known.
+    """
+    if opaque_part(model) is not None:
+        params = params_of(model)
+        return {} if params is None else {"params": params}
     return {
         **count_model(model, shape),
         **on_devices(lambda: copy.deepcopy(model).to("meta"), shape, devices),

@@ -51,7 +51,8 @@ def pareto_figure(
         groups.append((front, [], style | {"hoverinfo": "skip"}))  # its candidates have marks of their own
     groups.append((finalists, [_retrained(row) for row in finalists], _marks("retrained", "diamond-open", 13, FINAL)))
     judges = [teacher] if teacher else []
-    groups.append((judges, [_teacher(row) for row in judges], _marks("teacher", "star", 15, TEACHER)))
+    starred = [row for row in judges if row.get("params") is not None]  # a teacher's size may not be known
+    groups.append((starred, [_teacher(row) for row in starred], _marks("teacher", "star", 15, TEACHER)))
     figure = go.Figure()
     ends = [row["val_accuracy"] for row in (*complete, *finalists, *judges)] or [0.0, 1.0]
     for points, hover, style in groups:
@@ -234,7 +235,8 @@ def _retrained(row: Row) -> str:
 
 
 def _teacher(row: Row) -> str:
-    cost = f"{row['params']:,} parameters, {row['flops'] / 1e6:.2f} MFLOPs"
+    flops = f", {row['flops'] / 1e6:.2f} MFLOPs" if row.get("flops") is not None else ""
+    cost = f"{row['params']:,} parameters{flops}"
     return f"<b>teacher</b><br>{row['val_accuracy']:.2%} on validation<br>{cost}"
 
 

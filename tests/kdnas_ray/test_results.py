@@ -111,7 +111,7 @@ def test_best_when_nothing_was_retrained_then_is_the_best_complete_candidate(fil
 
 
 def test_teacher_when_the_search_is_not_over_then_never_meets_the_test_split(filled, made):
-    teacher = build_teacher(made.config.teachers[0], made.data.shape, 10)
+    teacher = build_teacher(made.config.teachers[0], made.data)
     with torch.no_grad():  # answers "3" whatever it sees
         teacher.classifier.weight.zero_()
         teacher.classifier.bias.copy_(torch.eye(10)[3])
