@@ -16,8 +16,8 @@ from trainables.teachers import sample_ids
 def write_samples(path: Path, data: Data) -> int:
     """Write every image of the three splits once, as a task sees it; returns how many there are.
 
-    The columns: `sample` (its id, see `trainables.teachers.sample_ids`), `split`, and `image`, a PNG as the Hugging Face
-    hub stores it. Labels are left out: those of the test split are sealed.
+    The columns: `sample` (its id, see `trainables.teachers.sample_ids`), `split`, and `image`, a PNG as the Hugging
+    Face hub stores it. Labels are left out: those of the test split are sealed.
 
     Args:
         path: the Parquet file; must not exist.
