@@ -159,29 +159,31 @@ def headline(summary: dict[str, Any]) -> str:
     best, teacher = summary.get("best"), summary.get("teacher")
     if not best or not teacher:
         return "No candidate was trained in full yet."
-    size = _size(best, teacher)
+    size, than = _smaller(best, teacher)
     if best.get("test_accuracy") is None:
-        return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size}."
+        return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size}{than}."
     scores = f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])})"
-    if not teacher["accuracy"]:
-        text = f"The teacher has learned nothing {scores}; {best['id']}: {size}."
-    else:
+    if teacher["accuracy"]:
         kept = best["test_accuracy"] / teacher["accuracy"]
         text = f"{best['id']} keeps {kept:.1%} of its teacher's test accuracy {scores}, {size}."
+    elif than:
+        text = f"{best['id']} is {size}{than}, which has learned nothing {scores}."
+    else:
+        text = f"{best['id']}'s teacher has learned nothing {scores}."
     without = best.get("test_accuracy_without_kd")
     if without is not None:
         text += f" The same student without KD: {_percent(without)}."
     return text
 
 
-def _size(best: dict[str, Any], teacher: dict[str, Any]) -> str:
-    """How much smaller the student is, or how large where nothing is known of its teacher."""
-    ratios = {name: teacher[name] / best[name] for name in ("params", "flops") if teacher.get(name) is not None}
+def _smaller(best: dict[str, Any], teacher: dict[str, Any]) -> tuple[str, str]:
+    """How much smaller the student is, and than whom; its own size where its teacher's is not known."""
+    known = [name for name in ("params", "flops") if teacher.get(name) is not None]
     words = {"params": ("smaller", "larger", ""), "flops": ("fewer", "more", " FLOPs")}
-    parts = [_times(ratio, *words[name][:2]) + words[name][2] for name, ratio in ratios.items()]
+    parts = [_times(teacher[name] / best[name], *words[name][:2]) + words[name][2] for name in known]
     if not parts:
-        return f"with {best['params']:,} parameters (its teacher's are not known)"
-    return " and ".join(parts) + " than its teacher"
+        return f"with {best['params']:,} parameters (its teacher's are not known)", ""
+    return " and ".join(parts), " than its teacher"
 
 
 def _times(ratio: float, less: str, more: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -35,7 +36,7 @@ def write_samples(path: Path, data: Data) -> int:
             value=data.shape,
             remedy="in Python, trainables.teachers.sample_ids gives the ids of a split's images",
         )
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
         for sample, image in zip(sample_ids(split.images), split.images, strict=True):
             rows.setdefault(sample, {"sample": sample, "split": name, "image": {"bytes": _png(image), "path": None}})

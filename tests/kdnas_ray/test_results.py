@@ -174,6 +174,18 @@ def test_headline_when_not_retrained_then_speaks_of_validation():
     assert headline({**SUMMARY, "best": best}).startswith("c0003 reaches 95.00% on validation, 100.0 times smaller")
 
 
+def test_headline_when_the_teachers_size_is_not_known_then_gives_the_students():
+    teacher = {"name": "predictions", "val_accuracy": 0.98, "accuracy": 0.98}
+    text = headline({**SUMMARY, "teacher": teacher})
+    assert text.startswith("c0003 keeps 99.0% of its teacher's test accuracy (97.00% of 98.00%), with ")
+    assert "(its teacher's are not known)" in text
+    best = SUMMARY["best"] | {"test_accuracy": None}
+    assert "its teacher's are not known" in headline({**SUMMARY, "teacher": teacher, "best": best})
+    assert headline({**SUMMARY, "teacher": teacher | {"accuracy": 0.0}}).startswith("c0003's teacher has learned")
+    some = headline({**SUMMARY, "teacher": teacher | {"params": SUMMARY["teacher"]["params"]}})
+    assert "100.0 times smaller." in some
+
+
 def test_headline_when_the_comparison_without_kd_is_missing_then_leaves_it_out():
     best = SUMMARY["best"] | {"test_accuracy_without_kd": None}
     assert "without KD" not in headline({**SUMMARY, "best": best})

@@ -54,7 +54,7 @@ def check_taps(
                 value=tap,
                 remedy=f"its taps: {', '.join(known)}; {other} recipes.hints to [false]"
                 if opaque_part(model) is None
-                else "it answers with logits alone: set recipes.hints to [false]",
+                else "it answers with logits alone: set recipes.hints to [false], and choose none that reads features",
             )
     return tap_shapes(model, shape, needed) if needed else {}
 
