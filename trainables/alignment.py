@@ -55,7 +55,7 @@ class Alignment:
             return ""
         if not self.speaks:
             return f"it knows none of the task's {total} classes; students learn from its features alone"
-        parts = [f"{known} of the task's {total} classes are matched by name"]
+        parts = [f"{known} of the task's {total} classes are matched"]
         if self.untaught:
             parts.append(f"it teaches nothing about {listed(self.untaught)}")
         if self.unused:

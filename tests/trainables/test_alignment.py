@@ -49,7 +49,7 @@ def test_classes_in_another_order_are_matched_by_name():
     found = aligned(("owl", "cat", "dog"), width=3)
     assert found.sources == ((1,), (2,), (0,))
     assert not found.straight
-    assert found.remark() == "3 of the task's 3 classes are matched by name"
+    assert found.remark() == "3 of the task's 3 classes are matched"
 
 
 def test_superset_leaves_out_the_others_and_says_so():

@@ -36,7 +36,7 @@ class HuggingFaceTeacher:
     Args:
         model: a folder that `save_pretrained` wrote, or a name on the hub.
         taps: tap name to the dotted name of the submodule whose output it is; a sequence of tokens is read as the map
-            of its patches.
+            of its patches, and `penultimate` is averaged over its places.
         classes: names of its classes in the order of its logits; empty for its `id2label`.
         mapping: class of the teacher to class of the task, where the names differ.
     """
@@ -154,11 +154,13 @@ def _load(name: str) -> tuple[Any, tuple[list[float], list[float]] | None]:
 
 
 def _feature(x: Tensor, name: str) -> Tensor:
-    """A map `[batch, c, h, w]` or a vector `[batch, features]`."""
-    if x.dim() == 4 and x.shape[2:] == (1, 1):
-        return x.flatten(1)
-    if x.dim() != 3:
-        return x
+    """A map `[batch, c, h, w]` or a vector `[batch, features]`; `penultimate` is a vector, as in our own networks."""
+    x = _map(x, name) if x.dim() == 3 else x
+    return x.mean(dim=(2, 3)) if name == "penultimate" and x.dim() == 4 else x
+
+
+def _map(x: Tensor, name: str) -> Tensor:
+    """Tokens `[batch, tokens, c]` as the map `[batch, c, h, w]` of their patches."""
     tokens = x.shape[1]
     for other in range(min(OTHER_TOKENS + 1, tokens)):  # they come first
         side = math.isqrt(tokens - other)
