@@ -163,7 +163,11 @@ def headline(summary: dict[str, Any]) -> str:
     if best.get("test_accuracy") is None:
         return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size}{than}."
     scores = f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])})"
-    if teacher["accuracy"]:
+    if teacher["accuracy"] is None:
+        text = (
+            f"{best['id']} reaches {_percent(best['test_accuracy'])} on test, {size}{than}, which knows other classes."
+        )
+    elif teacher["accuracy"]:
         kept = best["test_accuracy"] / teacher["accuracy"]
         text = f"{best['id']} keeps {kept:.1%} of its teacher's test accuracy {scores}, {size}."
     elif than:

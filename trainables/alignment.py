@@ -141,6 +141,11 @@ class Aligned(nn.Module):
         return torch.stack(columns, dim=1)
 
 
+def speaks(model: nn.Module) -> bool:
+    """Whether a teacher knows any class of the task, so that its answers can be right or wrong."""
+    return not isinstance(model, Aligned) or model.alignment.speaks
+
+
 def agreeing(logits: Tensor, student: Tensor, temperature: float) -> Tensor:
     """The teachers' answers, agreeing with the student about the classes that they do not know.
 

@@ -50,7 +50,7 @@ def pareto_figure(
         style = {"name": "Pareto front", "mode": "lines", "line": line, "visible": cost == "params", "meta": cost}
         groups.append((front, [], style | {"hoverinfo": "skip"}))  # its candidates have marks of their own
     groups.append((finalists, [_retrained(row) for row in finalists], _marks("retrained", "diamond-open", 13, FINAL)))
-    judges = [teacher] if teacher else []
+    judges = [teacher] if teacher and teacher["val_accuracy"] is not None else []  # one of other classes has none
     starred = [row for row in judges if row.get("params") is not None]  # a teacher's size may not be known
     groups.append((starred, [_teacher(row) for row in starred], _marks("teacher", "star", 15, TEACHER)))
     figure = go.Figure()
@@ -64,8 +64,8 @@ def pareto_figure(
     close = _around([row["val_accuracy"] for row in (*complete, *finalists, *judges)])
     if close:  # candidates stopped at the first rung would squeeze all others into one line
         figure.update_yaxes(range=close)
-    if teacher:
-        figure.add_hline(y=teacher["val_accuracy"], line={"color": TEACHER, "width": 1, "dash": "dash"}, opacity=0.6)
+    for judge in judges:
+        figure.add_hline(y=judge["val_accuracy"], line={"color": TEACHER, "width": 1, "dash": "dash"}, opacity=0.6)
     for cost, bound in (bounds or {}).items():
         if cost in titles and bound:
             groups.append(([{cost: bound}] * 2, [], {}))
