@@ -35,6 +35,7 @@ from trainables.evaluators.base import Prepared
 from trainables.files import replace_text
 from trainables.proxies import PROXIES
 
+FEW = 8  # candidates below which a bootstrap interval is far too narrow
 DEFAULT = ("params", "flops", "synflow", "naswot")
 Row = dict[str, Any]
 Scores = dict[str, dict[str, float]]  # by judge, then by candidate
@@ -344,7 +345,7 @@ def _summary(
         "stopped_early": sum(row["state"] == "pruned" for row in chosen),
         "tau": tau,
         "judges": judges,
-        "warnings": _warnings(config, judges, tau),
+        "warnings": [*_few(len(chosen)), *_warnings(config, judges, tau)],
         "candidates": [
             {
                 "id": row["id"],
@@ -374,6 +375,15 @@ def _warnings(config: SearchConfig, judges: Sequence[Row], tau: float) -> list[s
                 f"(at most {high:.2f}, asked for {tau:g}). Good candidates may have been {remedy} may find better ones."
             )
     return found
+
+
+def _few(sample: int) -> list[str]:
+    if sample >= FEW:
+        return []
+    return [
+        f"{sample} candidates only: intervals from so few are too narrow and the figures hints; train more "
+        "(`--sample 12`, after `kdnas resume RUN budget.trials=…` where the run has no more)."
+    ]
 
 
 def _finite(value: float | None) -> float | None:

@@ -242,33 +242,28 @@ def report(run: Run) -> None:
 
 @app.command()
 def draw(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="Name of a space, see `kdnas list spaces`.")],
+    what: Annotated[str, typer.Argument(metavar="SPACE|RUN", help="A space (`kdnas list spaces`), or a run folder.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARCHITECTURE] [space.KEY=VALUE]...", help="In the space's notation; its options."),
+        typer.Argument(
+            metavar="[ARCHITECTURE|CANDIDATE] [space.KEY=VALUE]...",
+            help="In the space's notation, and the space's options; of a run a candidate's id, default the best.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.svg", help="File to write.")] = Path("architecture.svg"),
     seed: Annotated[int, typer.Option("--seed", help="Of the architecture, where none is given.")] = 0,
 ) -> None:
-    """Draw an architecture of a space as SVG, a random one without ARCHITECTURE, and print its notation."""
-    import random
-
-    from kdnas_ray.config import read
-    from search_spaces import sample
+    """Draw an architecture of a space (a random one without ARCHITECTURE) or run as SVG, and print its notation."""
+    from kdnas_ray.latency import candidate_of, chosen_architecture
     from search_spaces.drawing import svg
-    from search_spaces.notation import notation, parse
+    from search_spaces.notation import notation
 
     words = settings or []
-    texts = [word for word in words if not word.startswith("space.")]
-    if len(texts) > 1:
-        raise KdnasError(
-            "more than one architecture",
-            field="ARCHITECTURE",
-            value=" ".join(texts),
-            remedy="quote it; an option of the space is space.key=value",
-        )
-    chosen = read({"space": space}, [word for word in words if word.startswith("space.")]).space
-    architecture = parse(chosen, texts[0]) if texts else sample(chosen, random.Random(seed))
+    chosen, architecture = (
+        candidate_of(Path(what), words) if Path(what).is_dir() else chosen_architecture(what, words, seed)
+    )
+    if out.suffix != ".svg":
+        raise KdnasError("a drawing is an SVG file", field="--out", value=str(out), remedy="name it ….svg")
     try:
         out.write_text(svg(chosen, architecture), encoding="utf8")
     except OSError as error:
@@ -317,10 +312,8 @@ def latency(
         )
     for name, row in found["devices"].items():
         lacks = f"; it lacks {', '.join(row['unsupported'])}" if row["unsupported"] else ""
-        typer.echo(
-            f"{name}, modelled: {row['latency_ms']:.3f} ms, {row['memory_mb']:.3g} MB, "
-            f"mostly {row['bottleneck']}{lacks}"
-        )
+        known = f", {row['memory_mb']:.3g} MB, mostly {row['bottleneck']}{lacks}" if row["bottleneck"] else ""
+        typer.echo(f"{name}, modelled: {row['latency_ms']:.3f} ms{known}")
 
 
 @app.command(name="list")
@@ -525,6 +518,11 @@ def _finish(work: Any) -> None:
     console.print(ranking_table(result))
     console.print()
     console.print(headline(summary), markup=False)
+    if len(summary["objectives"]) > 1 and summary["front"]:
+        names = ", ".join(summary["front"][:20]) + (", …" if len(summary["front"]) > 20 else "")
+        console.print(
+            f"Pareto front of {', '.join(summary['objectives'])}, the most accurate first: {names}", markup=False
+        )
     tau = summary.get("kendall_tau")
     if tau is not None:
         console.print(

@@ -20,6 +20,7 @@ from kdnas_ray.config import SearchConfig
 from kdnas_ray.objectives import costs_of
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import append_jsonl, read_jsonl
+from kdnas_ray.within import keeping
 from search_spaces import SPACES, RunError
 from trainables.candidate import Candidate
 from trainables.distill import Shared, open_training, taught_by_itself
@@ -58,7 +59,8 @@ def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callabl
     config = made.config
     epochs = retrain_epochs(config)
     rows = rank_candidates(read_jsonl(run / "candidates.jsonl"), config.objectives)
-    chosen = [Candidate.from_json(row) for row in rows if row["state"] == "complete"][:top]
+    complete = [row for row in rows if row["state"] == "complete"]
+    chosen = [Candidate.from_json(row) for row in keeping(run, made, complete, top, say)]
     done = {
         (row["id"], row["seed"], row["with_kd"])
         for row in read_jsonl(run / "retrained.jsonl")

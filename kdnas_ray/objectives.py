@@ -104,7 +104,7 @@ def limits(constraints: Mapping[str, _Limits], teacher: Mapping[str, float]) -> 
         if bound.of_teacher is not None and not teacher.get(name):
             problem = f"the teacher has no {name} to take a share of"
             if name not in teacher:
-                problem = f"the {name} of this teacher are not known: it is no PyTorch network"
+                problem = f"the {name} of this teacher are not known"
             raise KdnasError(
                 problem,
                 field=f"constraints.{name}.of_teacher",
@@ -131,7 +131,7 @@ def over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
         if name == f"{UNSUPPORTED}/table":
             found.append("the table does not hold it")
         elif name.startswith(UNSUPPORTED):
-            found.append(f"{costs[name]:.0f} operators that {name.partition('/')[2]} lacks")
+            found.append(f"{name.partition('/')[2]} lacks {costs[name]:.0f} of its operators, or the memory for it")
         else:
             found.append(f"{name} {number(costs[name])} (at most {number(bounds[name])})")
     return ", ".join(found)

@@ -16,7 +16,9 @@ from torch import nn
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.costs import Costs, cost_function, profiles, teacher_costs
+from kdnas_ray.hardware.costs import Costs, cost_function, teacher_costs
+from kdnas_ray.hardware.lookup import by_name
+from kdnas_ray.hardware.measuring import check_measurable
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
@@ -107,7 +109,8 @@ def plan(config: SearchConfig) -> Plan:
     online = _check_bank(config, data, teacher_shapes)
     _check_student_taps(config, data, teacher_shapes)
     _check_classifiers(config, data, model)
-    devices = profiles(config.devices)
+    devices = by_name(config.devices)
+    check_measurable(devices, config.constraints)
     reference = teacher_costs(model, shape, devices)
     bounds = limits(config.constraints, reference)
     costs = cost_function(config.space, shape, classes, devices)

@@ -2,21 +2,23 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.table import Table as Grid
 
 from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
-from kdnas_ray.analysis.pareto import rank_candidates
+from kdnas_ray.analysis.pareto import pareto_front, rank_candidates
 from kdnas_ray.environment import git_commit, versions
 from kdnas_ray.finalists import finalists, read_retrained
-from kdnas_ray.objectives import costs_of
+from kdnas_ray.objectives import SIZES, UNSUPPORTED, costs_of, number
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary, read_teacher_facts
+from trainables.evaluators import Table
 from trainables.files import replace_text
 from trainables.loop import Normalise, evaluate
 from trainables.model_files import load_student
@@ -62,6 +64,7 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
     workers, search_s = state.get("workers"), state.get("search_wall_s", 0.0)
     best = finalists(run)
     resolved = config.resolved()
+    looked_up = isinstance(config.evaluator, Table)
     summary = {
         "status": state.get("status"),
         "trials": counts["complete"] + counts["pruned"] + counts["failed"],
@@ -73,17 +76,19 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "search_wall_s": search_s,
         "train_s": train_s,
         "workers": workers,
-        "utilisation": train_s / (workers * search_s) if workers and search_s else None,
+        "utilisation": train_s / (workers * search_s) if workers and search_s and not looked_up else None,
         "teacher": _teacher(run, made),
         "best": _best(best, ranked),
         "finalists": best,
-        **(trust := _trust(run, rows, best, config.scheduler.rungs())),
+        **(trust := _trust(run, rows, best, config.scheduler.rungs(), looked_up)),
         "trust_warnings": trust_warnings(trust, config.retrain.least_tau),
         "rungs": list(config.scheduler.rungs()),
         "objectives": config.objectives,
         "constraints": made.bounds,
         "ranking": [row["id"] for row in ranked],
-        **{name: resolved[name]["name"] for name in ("task", "space", "sampler", "scheduler")},
+        "front": [row["id"] for row in pareto_front(rows, config.objectives)],
+        **{name: resolved[name]["name"] for name in ("task", "space", "sampler", "scheduler", "evaluator")},
+        "prefilter": config.prefilter.judge if config.prefilter else None,
         "data": made.data.digest(),
         "versions": versions(),
         "git_commit": git_commit(),
@@ -126,11 +131,26 @@ def end_record(run: Path, status: str) -> dict[str, Any]:
     }
 
 
-def ranking_table(result: SearchResult, top: int = 10) -> Table:
+def beyond_size(objectives: Sequence[str], constraints: Iterable[str]) -> list[str]:
+    """Full names of what a search optimises or bounds beside accuracy, parameters and FLOPs."""
+    known = ("val_accuracy", *SIZES)
+    return [
+        name
+        for name in dict.fromkeys((*objectives, *constraints))
+        if name not in known and not name.startswith(UNSUPPORTED)
+    ]
+
+
+def ranking_table(result: SearchResult, top: int = 10) -> Grid:
     """The best candidates as a table for the terminal."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = Grid(box=None, header_style="bold", padding=(0, 2, 0, 0))
     retrained = {row["id"]: row for row in result.finalists}
-    columns = ["", "candidate", "epochs", "validation", "parameters", "MFLOPs"]
+    objectives = read_config(result.run)["objectives"]
+    more = beyond_size(objectives, result.summary.get("constraints", ()))
+    several = len(objectives) > 1
+    front = {row["id"] for row in pareto_front(result.candidates, objectives)} if several else set()
+    columns = ["", "candidate", "epochs", "validation", "parameters", "MFLOPs", *more]
+    columns += ["front"] if front else []
     if retrained:
         columns += ["retrained", "test", "test without KD"]
     for title in columns:
@@ -144,7 +164,10 @@ def ranking_table(result: SearchResult, top: int = 10) -> Table:
             _percent(row["val_accuracy"]),
             f"{row['params']:,}",
             f"{row['flops'] / 1e6:.2f}",
+            *(number(row[name]) if name in row else "–" for name in more),
         ]
+        if front:
+            cells.append("yes" if row["id"] in front else "")
         if retrained:
             cells += [
                 _percent(again.get(name), again.get(f"{name}_std"))
@@ -239,8 +262,12 @@ def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> dict[str,
     )
 
 
-def _trust(run: Path, rows: list[dict[str, Any]], best: list[dict[str, Any]], rungs: tuple[int, ...]) -> dict[str, Any]:
+def _trust(
+    run: Path, rows: list[dict[str, Any]], best: list[dict[str, Any]], rungs: tuple[int, ...], looked_up: bool
+) -> dict[str, Any]:
     tau = kendall_tau([row["search_val_accuracy"] for row in best], [row["val_accuracy"] for row in best])
+    if looked_up:  # both are the same number of the table
+        tau = None
     return {
         "kendall_tau": tau,
         "kendall_tau_n": len(best),

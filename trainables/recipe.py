@@ -224,7 +224,8 @@ class SimpleRecipes:
         learning_rate: range, sampled on a log scale.
         weight_decay: range, sampled on a log scale.
         batch_size: samples a step.
-        quantised: every student trains as it will run in int8 for the last half of its training.
+        quantised: every student trains as it will run in int8 for the last half of its training; null for where one of
+            the search's devices computes in int8.
     """
 
     losses: tuple[str, ...] = ("kd",)
@@ -250,7 +251,7 @@ class SimpleRecipes:
     weight_decay: Range = (1e-5, 2e-3)
     batch_size: int = 64
     optimizer: str = "sgd"
-    quantised: bool = False
+    quantised: bool | None = None
 
     def __post_init__(self) -> None:
         weights = ("alpha", "final_alpha", "alpha_by_size")
@@ -357,7 +358,7 @@ class SimpleRecipes:
             learning_rate=_number(trial, "learning_rate", self.learning_rate, log=True),
             weight_decay=_number(trial, "weight_decay", self.weight_decay, log=True),
             batch_size=self.batch_size,
-            quantised=self.quantised,
+            quantised=bool(self.quantised),
         )
 
     def needed_taps(self) -> tuple[str, ...]:
@@ -394,14 +395,14 @@ class LabelsAlone:
         weight_decay: L2 penalty on all weights.
         batch_size: samples a step.
         optimizer: `sgd` or `adamw`.
-        quantised: every candidate trains as it will run in int8 for the last half of its training.
+        quantised: every candidate trains as it will run in int8 for the last half of its training; null: see `simple`.
     """
 
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     batch_size: int = 64
     optimizer: str = "sgd"
-    quantised: bool = False
+    quantised: bool | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -419,7 +420,8 @@ class LabelsAlone:
         return ()
 
     def _recipe(self) -> Recipe:
-        return dataclasses.replace(Recipe().without_teacher(), **dataclasses.asdict(self))
+        options = dataclasses.asdict(self) | {"quantised": bool(self.quantised)}
+        return dataclasses.replace(Recipe().without_teacher(), **options)
 
 
 @dataclass(frozen=True)

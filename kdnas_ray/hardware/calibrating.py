@@ -11,15 +11,18 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from kdnas_ray.hardware.devices import DeviceProfile
-from kdnas_ray.hardware.measuring import Latency, measure, processor
-from kdnas_ray.hardware.operators import CONVOLUTIONS, Operators, operators
-from kdnas_ray.hardware.roofline import latency_ms, padded_macs, started
+from kdnas_ray.hardware.measuring import Latency, processor, timer
+from kdnas_ray.hardware.operators import CONVOLUTIONS, Operator, Operators, operators
+from kdnas_ray.hardware.roofline import latency_ms, moved_elements, padded_macs, started, variant
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
 
 SHAPE: Shape = (3, 32, 32)
 CLASSES = 10
 USUAL = ("resnet", "mobilenet", "nasbench201")  # spaces that differ in their operators
-PADDINGS = (1, 4, 8, 16)  # multiples of channels that are tried
+ROUNDS = 3  # times that each network is measured
+LAYOUTS = ((1, False), (4, False), (8, False), (16, False), (4, True), (8, True), (16, True))  # channels, blocked
+FOLDS = 5
+REWEIGHTED, EXACT = 15, 0.03  # rounds of reweighting; relative error below which all count alike
 COMPUTING = (*CONVOLUTIONS, "linear", "matmul", "attention")
 FASTEST = 1e15  # operations a second of a kind whose computing takes no time that can be told
 
@@ -62,32 +65,40 @@ def draw_networks(names: Sequence[str], count: int, seed: int) -> list[tuple[str
 def measure_networks(
     drawn: Iterable[tuple[str, Space, Architecture]], *, runtime: str, threads: int, shape: Shape = SHAPE, say: Say
 ) -> list[Measured]:
-    """Their operators and latencies on this machine."""
-    found = []
+    """Their operators and latencies on this machine.
+
+    All are timed one after the other, `ROUNDS` times over, and of each the fastest median counts: what else runs on a
+    machine comes in bursts that outlast a measurement, and only ever adds time.
+    """
+    ready = []
     for number, (name, space, architecture) in enumerate(drawn, start=1):
 
         def build(space: Space = space, architecture: Architecture = architecture) -> nn.Module:
             return space.build(architecture, shape, CLASSES)
 
-        found.append(Measured(name, operators(build, shape), measure(build(), shape, runtime=runtime, threads=threads)))
+        ready.append((name, operators(build, shape), timer(build(), shape, runtime=runtime, threads=threads)))
         if number % 20 == 0:
-            say(f"{number} networks measured")
-    return found
+            say(f"{number} networks built")
+    rounds = []
+    for number in range(1, ROUNDS + 1):
+        rounds.append([time_it() for _, _, time_it in ready])
+        say(f"{len(ready)} networks measured, round {number} of {ROUNDS}")
+    fastest = [min(found, key=lambda latency: latency.median_ms) for found in zip(*rounds, strict=True)]
+    return [Measured(name, network, best) for (name, network, _), best in zip(ready, fastest, strict=True)]
 
 
-def fit_profile(measured: Sequence[Measured], name: str, runtime: str) -> DeviceProfile:
+def fit_profile(measured: Sequence[Measured], name: str, runtime: str, threads: int = 1) -> DeviceProfile:
     """The profile under which the measured networks take as long as they did.
 
-    Least squares of relative errors with no time below 0: every kind of operator has an overhead and a speed of
-    computing, and all share one bandwidth; computing and moving follow one another. Of several multiples to which
-    channels may be padded the one that fits best is taken.
-
-    Source: Lawson and Hanson 1974, Solving Least Squares Problems, chapter 23 (non-negative least squares).
+    Least relative errors with no time below 0 (`least_errors`): every variant of an operator has an overhead, a speed
+    of computing and a bandwidth; computing and moving follow one another. Of several ways in which channels may be
+    padded or blocked the one is taken that predicts best what a fit to other networks did not see.
 
     Args:
         measured: networks, some dozens of several spaces.
         name: of the profile.
-        runtime: that they were measured on, for the summary.
+        runtime: that they were measured on.
+        threads: of one inference.
 
     Raises:
         KdnasError: there are too few.
@@ -100,9 +111,12 @@ def fit_profile(measured: Sequence[Measured], name: str, runtime: str) -> Device
         bytes_per_s=FASTEST,
         summary=f"{processor()}, {runtime}, calibrated on {len(measured)} networks",
         overlaps=False,
+        processor=processor(),
+        runtime=runtime,
+        threads=threads,
     )
-    fits = [_fitted(measured, replace(blank, channels=channels)) for channels in PADDINGS]
-    return min(fits, key=lambda profile: agreement(profile, measured).median_error)
+    tried = [replace(blank, channels=channels, blocked=blocked) for channels, blocked in LAYOUTS]
+    return _fitted(measured, min(tried, key=lambda layout: _unseen_error(measured, layout)))
 
 
 def agreement(profile: DeviceProfile, measured: Sequence[Measured]) -> Agreement:
@@ -117,31 +131,71 @@ def compare(modelled: Sequence[float], measured: Sequence[Measured]) -> Agreemen
     return Agreement(len(true), float(spearmanr(modelled, true).statistic), float(np.median(errors)))
 
 
-def _fitted(measured: Sequence[Measured], blank: DeviceProfile) -> DeviceProfile:
-    kinds = sorted({op.kind for found in measured for op in started(found.network, blank)})
-    computing = [kind for kind in kinds if kind in COMPUTING]
+def _unseen_error(measured: Sequence[Measured], layout: DeviceProfile) -> float:
+    """Median relative error on networks that the fit did not see, by cross-validation."""
+    errors = []
+    for fold in range(FOLDS):
+        others = [found for place, found in enumerate(measured) if place % FOLDS != fold]
+        profile = _fitted(others, layout)
+        left_out = measured[fold::FOLDS]
+        errors += [abs(latency_ms(found.network, profile) / found.latency.median_ms - 1) for found in left_out]
+    return float(np.median(errors))
 
-    def features(network: Operators) -> list[float]:
-        each = list(started(network, blank))
-        counts = [float(sum(op.kind == kind for op in each)) for kind in kinds]
-        work = [sum(padded_macs(op, blank.channels) for op in each if op.kind == kind) / 1e6 for kind in computing]
-        return [1.0, *counts, *work, sum(op.elements for op in each) / 1e6]
+
+def _fitted(measured: Sequence[Measured], layout: DeviceProfile) -> DeviceProfile:
+    each = [[(variant(op, layout), op) for op in started(found.network, layout)] for found in measured]
+    ways = sorted({way for operators in each for way, _ in operators})
+    computing = [way for way in ways if way.partition("/")[0] in COMPUTING]
+
+    def features(operators: Sequence[tuple[str, Operator]]) -> list[float]:
+        count, macs, moved = (dict.fromkeys(ways, 0.0) for _ in range(3))
+        for way, op in operators:
+            count[way] += 1
+            macs[way] += padded_macs(op, layout) / 1e6
+            moved[way] += moved_elements(op, layout) / 1e6
+        return [1.0, *count.values(), *(macs[way] for way in computing), *moved.values()]
 
     times = np.array([found.latency.median_ms for found in measured])
-    table = np.array([features(found.network) for found in measured]) / times[:, None]
-    fixed, *values = nnls(table, np.ones(len(times)))[0]
-    overheads = values[: len(kinds)]
-    per_mac = values[len(kinds) : len(kinds) + len(computing)]  # milliseconds of a million multiply-adds
-    speeds = {kind: 2e9 / ms if ms > 0 else FASTEST for kind, ms in zip(computing, per_mac, strict=True)}
-    peak = max((float(speed) for speed in speeds.values() if speed < FASTEST), default=FASTEST)
-    return replace(
-        blank,
-        flops_per_s=peak,
-        bytes_per_s=float(blank.element_bytes * 1e9 / values[-1]) if values[-1] > 0 else FASTEST,
-        fixed_us=1e3 * float(fixed),
-        overhead_us={kind: 1e3 * float(ms) for kind, ms in zip(kinds, overheads, strict=True)},
-        efficiency={kind: min(1.0, float(speed / peak)) for kind, speed in speeds.items()},
+    fixed, *values = least_errors(np.array([features(operators) for operators in each]), times)
+    overheads, values = values[: len(ways)], values[len(ways) :]
+    speeds = {way: 2e9 / ms if ms > 0 else FASTEST for way, ms in zip(computing, values, strict=False)}
+    rates = {
+        way: layout.element_bytes * 1e9 / ms if ms > 0 else FASTEST
+        for way, ms in zip(ways, values[len(computing) :], strict=True)
+    }
+    peak, bandwidth = (
+        max((speed for speed in known.values() if speed < FASTEST), default=FASTEST) for known in (speeds, rates)
     )
+    # What took no time that can be told gets the largest known speed: a share is at most 1.
+    return replace(
+        layout,
+        flops_per_s=float(peak),
+        bytes_per_s=float(bandwidth),
+        fixed_us=1e3 * float(fixed),
+        overhead_us={way: 1e3 * float(ms) for way, ms in zip(ways, overheads, strict=True)},
+        efficiency={way: min(1.0, float(speed / peak)) for way, speed in speeds.items()},
+        streaming={way: min(1.0, float(rate / bandwidth)) for way, rate in rates.items()},
+    )
+
+
+def least_errors(features: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Weights of the features, none below 0, whose sums have the least relative errors.
+
+    Least squares, reweighted so that large errors count by their size and not by its square: a measurement that was
+    disturbed does not bend the fit.
+
+    Source: Lawson and Hanson 1974, Solving Least Squares Problems, chapter 23 (non-negative least squares); Holland
+    and Welsch 1977, Robust Regression Using Iteratively Reweighted Least-Squares.
+
+    Args:
+        features: `[networks, features]`.
+        times: `[networks]`, above 0.
+    """
+    relative, weights = features / times[:, None], np.ones(len(times))
+    for _ in range(REWEIGHTED):
+        found = nnls(relative * weights[:, None], weights)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(relative @ found - 1), EXACT))
+    return found
 
 
 def report(profile: DeviceProfile, unseen: Sequence[Measured]) -> list[dict[str, Any]]:

@@ -5,16 +5,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kdnas_ray.hardware.operators import ALL_KINDS
+from kdnas_ray.hardware.operators import ALL_KINDS, ALL_NAMES
+from kdnas_ray.parsing import OnceLoader
 from search_spaces import KdnasError, first_line
 
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml", ".json")
+BY_KIND = ("overhead_us", "efficiency", "streaming")  # numbers that differ between kinds of operators
 EVERY = "default"  # key of a number that holds for every kind without one of its own
 
 
@@ -30,14 +33,21 @@ class DeviceProfile:
         bytes_per_s: memory bandwidth.
         cache_bytes: what an operator moves up to this size is moved at `cache_bytes_per_s`; 0 for no cache.
         cache_bytes_per_s: bandwidth of the cache; null for `bytes_per_s`.
-        overhead_us: microseconds that starting an operator takes, by kind; `default` for all others.
-        efficiency: share of `flops_per_s` that an operator reaches, by kind; `default` for all others.
+        overhead_us: microseconds that starting an operator takes, by kind, or kind and variant (`conv/ragged`, see
+            `roofline.variant`); `default` for all others.
+        efficiency: share of `flops_per_s` that an operator reaches, given likewise.
+        streaming: share of `bytes_per_s` that an operator reaches, given likewise.
         channels: convolutions and linear layers compute with channels rounded up to a multiple of this.
+        blocked: channels lie in memory in blocks of so many, as on CPUs: fewer input channels than a block are not
+            padded, and convolutions of other numbers of them that are no multiple run another, slower way.
         fixed_us: microseconds of every inference beside its operators.
         fused: activations after a convolution, linear layer or addition cost nothing.
         overlaps: an operator takes the longer of computing and moving data, not both one after the other.
         lacks: kinds of operators that it cannot run.
         memory_bytes: memory for weights and activations together; null for no bound.
+        processor: of the machine that it was calibrated on: on one with the same, finalists are measured as well.
+        runtime: that it was calibrated with.
+        threads: of one inference.
     """
 
     name: str
@@ -49,37 +59,40 @@ class DeviceProfile:
     cache_bytes_per_s: float | None = None
     overhead_us: Mapping[str, float] = field(default_factory=dict)
     efficiency: Mapping[str, float] = field(default_factory=dict)
+    streaming: Mapping[str, float] = field(default_factory=dict)
     channels: int = 1
+    blocked: bool = False
     fixed_us: float = 0.0
     fused: bool = True
     overlaps: bool = True
     lacks: tuple[str, ...] = ()
     memory_bytes: float | None = None
+    processor: str = ""
+    runtime: str = "onnx"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.summary)
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
-            raise _wrong("name", self.name, "use letters, digits, `.`, `_` and `-`")
+        check_name(self.name, "devices.name")
         if self.dtype not in ELEMENT_BYTES:
             raise _wrong("dtype", self.dtype, f"known: {', '.join(ELEMENT_BYTES)}")
         for name in ("flops_per_s", "bytes_per_s"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < inf:
                 raise _wrong(name, getattr(self, name), "give a number above 0")
         for name in ("cache_bytes_per_s", "memory_bytes"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < inf:
                 raise _wrong(name, value, "give a number above 0, or null")
-        if self.cache_bytes < 0 or self.fixed_us < 0 or self.channels < 1:
-            name = "cache_bytes" if self.cache_bytes < 0 else "fixed_us" if self.fixed_us < 0 else "channels"
-            raise _wrong(name, getattr(self, name), "too small")
-        for name in ("overhead_us", "efficiency"):
+        for name, least in (("cache_bytes", 0), ("fixed_us", 0), ("channels", 1), ("threads", 1)):
+            if not least <= getattr(self, name) < inf:
+                raise _wrong(name, getattr(self, name), f"give {least} or more")
+        for name in BY_KIND:
             for kind, value in getattr(self, name).items():
-                if kind not in (EVERY, *ALL_KINDS):
-                    raise _wrong(name, kind, f"known kinds: {EVERY}, {', '.join(ALL_KINDS)}")
-                if value < 0 or (name == "efficiency" and not 0 < value <= 1):
-                    raise _wrong(
-                        f"{name}.{kind}", value, "a share above 0, at most 1" if name[0] == "e" else "0 or more"
-                    )
+                if kind not in (EVERY, *ALL_NAMES):
+                    raise _wrong(name, kind, f"known kinds: {EVERY}, {', '.join(ALL_NAMES)}")
+                share = name != "overhead_us"
+                if not (0 < value <= 1 if share else 0 <= value < inf):
+                    raise _wrong(f"{name}.{kind}", value, "a share above 0, at most 1" if share else "0 or more")
         for kind in self.lacks:
             if kind not in ALL_KINDS:
                 raise _wrong("lacks", kind, f"known kinds: {', '.join(ALL_KINDS)}")
@@ -97,19 +110,26 @@ def device(text: str) -> DeviceProfile:
         KdnasError: there is none, or it cannot be read.
     """
     if is_file(text):
-        try:
-            content = Path(text).expanduser().read_text(encoding="utf8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise KdnasError(
-                f"the profile cannot be read ({first_line(error)})", field="devices", value=text, remedy=_known()
-            ) from error
-        return parse(content, text)
+        return parse(read_text(text), text)
     profiles = shipped()
     if text not in profiles:
         close = difflib.get_close_matches(text, profiles, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise KdnasError("unknown device", field="devices", value=text, remedy=hint + _known())
     return profiles[text]
+
+
+def read_text(path: str) -> str:
+    """What a file of a device holds.
+
+    Raises:
+        KdnasError: it cannot be read.
+    """
+    try:
+        return Path(path).expanduser().read_text(encoding="utf8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: `~nobody`
+        problem = f"the profile cannot be read ({first_line(error)})"
+        raise KdnasError(problem, field="devices", value=path, remedy=_known()) from error
 
 
 def shipped() -> dict[str, DeviceProfile]:
@@ -130,16 +150,16 @@ def parse(content: str, source: str) -> DeviceProfile:
         KdnasError: not a mapping, an unknown or missing key, or an impossible value.
     """
     try:
-        data = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError) as error:
+        data = yaml.load(content, OnceLoader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise KdnasError(f"is not valid YAML ({first_line(error)})", field="devices", value=source) from error
     known = [part.name for part in fields(DeviceProfile)]
-    if not isinstance(data, Mapping) or any(key not in known for key in data):
-        wrong = [key for key in data if key not in known] if isinstance(data, Mapping) else [type(data).__name__]
-        remedy = f"a profile has keys of: {', '.join(known)}"
-        raise KdnasError(
-            f"the profile {source} holds something unknown", field="devices", value=wrong[0], remedy=remedy
-        )
+    remedy = f"a profile has keys of: {', '.join(known)}"
+    if not isinstance(data, Mapping):
+        raise KdnasError("the profile holds no keys", field="devices", value=source, remedy=remedy)
+    for key in data:
+        if key not in known:
+            raise KdnasError(f"the profile {source} holds something unknown", field="devices", value=key, remedy=remedy)
     for name in ("name", "flops_per_s", "bytes_per_s"):
         if name not in data:
             raise KdnasError(f"the profile {source} has none", field=f"devices.{name}", remedy="give it a value")
@@ -150,8 +170,19 @@ def parse(content: str, source: str) -> DeviceProfile:
 def write(profile: DeviceProfile) -> str:
     """YAML of the profile; `parse` takes it back."""
     data = {part.name: getattr(profile, part.name) for part in fields(DeviceProfile)}
-    data |= {"lacks": list(profile.lacks), "overhead_us": dict(profile.overhead_us)}
-    return yaml.safe_dump(data | {"efficiency": dict(profile.efficiency)}, sort_keys=False)
+    data |= {"lacks": list(profile.lacks), **{name: dict(getattr(profile, name)) for name in BY_KIND}}
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def check_name(name: Any, field: str) -> None:
+    """Refuses a name that could be taken for a file or a part of another number's name.
+
+    Raises:
+        KdnasError: with this field.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", name) or is_file(name):
+        remedy = "use letters, digits, `.`, `_` and `-`, and no ending of a file"
+        raise KdnasError("is no name of a device", field=field, value=name, remedy=remedy)
 
 
 def is_file(text: str) -> bool:
@@ -165,7 +196,7 @@ def absolute(text: str) -> str:
 
 
 def _typed(name: str, value: Any) -> Any:
-    if name in ("name", "summary", "dtype"):
+    if name in ("name", "summary", "dtype", "processor", "runtime"):
         if not isinstance(value, str):
             raise _wrong(name, value, "give a text")
         return value
@@ -173,18 +204,22 @@ def _typed(name: str, value: Any) -> Any:
         if not isinstance(value, list):
             raise _wrong(name, value, "give a list, such as [gelu]")
         return tuple(map(str, value))
-    if name in ("overhead_us", "efficiency"):
+    if name in BY_KIND:
         if isinstance(value, Mapping):
             return {str(kind): _number(f"{name}.{kind}", number) for kind, number in value.items()}
         return {EVERY: _number(name, value)}
-    if name in ("fused", "overlaps"):
+    if name in ("fused", "overlaps", "blocked"):
         if not isinstance(value, bool):
             raise _wrong(name, value, "give true or false")
         return value
     if value is None and name in ("cache_bytes_per_s", "memory_bytes"):
         return None
     number = _number(name, value)
-    return int(number) if name == "channels" else number
+    if name in ("channels", "threads") and number.is_integer():
+        return int(number)
+    if name in ("channels", "threads"):
+        raise _wrong(name, value, "give a whole number")
+    return number
 
 
 def _number(name: str, value: Any) -> float:

@@ -9,7 +9,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,13 @@ def measure(
     Raises:
         KdnasError: unknown runtime, ONNX Runtime is not installed, or there is no such device.
     """
+    return timer(model, shape, runtime=runtime, batch=batch, threads=threads, device=device)()
+
+
+def timer(
+    model: nn.Module, shape: Shape, *, runtime: str = "onnx", batch: int = 1, threads: int = 1, device: str = "cpu"
+) -> Callable[[], Latency]:
+    """The network made ready to be measured as often as one likes; arguments and errors as those of `measure`."""
     check_runtime(runtime)
     if device == "cuda" and not torch.cuda.is_available():
         raise KdnasError("there is no GPU that PyTorch can use", field="--on", value=device, remedy="choose cpu")
@@ -70,16 +77,20 @@ def measure(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = torch.rand(batch, *shape, device=device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            infer = _on_onnx(model, images, threads) if runtime == "onnx" else _on_torch(model, images, runtime)
-            times = _timed(infer, device if runtime != "onnx" else "cpu")
-    finally:
-        torch.set_num_threads(before)
-    low, median, high = np.percentile(1e3 * np.array(times), [25, 50, 75])
-    return Latency(float(median), float(low), float(high), len(times))
+    infer = _on_onnx(model, images, threads) if runtime == "onnx" else _on_torch(model, images, runtime)
+
+    def time_it() -> Latency:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                times = _timed(infer, device if runtime != "onnx" else "cpu")
+        finally:
+            torch.set_num_threads(before)
+        low, median, high = np.percentile(1e3 * np.array(times), [25, 50, 75])
+        return Latency(float(median), float(low), float(high), len(times))
+
+    return time_it
 
 
 def check_runtime(runtime: str) -> None:
@@ -100,6 +111,21 @@ def check_runtime(runtime: str) -> None:
                 value=runtime,
                 remedy='pip install "kdnas_ray[export]", or choose eager',
             ) from error
+
+
+def check_measurable(devices: Mapping[str, Any], bounds: Container[str]) -> None:
+    """Refuses bounds on this machine that cannot be measured on it.
+
+    Args:
+        devices: profiles and models by name.
+        bounds: full names of what is bounded.
+
+    Raises:
+        KdnasError: the runtime of such a profile is not installed.
+    """
+    for name, profile in devices.items():
+        if f"latency_ms/{name}" in bounds and getattr(profile, "processor", "") == processor():
+            check_runtime(profile.runtime)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,15 @@ ACTIVATIONS = (
 )
 CONVOLUTIONS = ("conv", "pointwise_conv", "depthwise_conv", "grouped_conv")
 ALL_KINDS = (*CONVOLUTIONS, "attention", *dict.fromkeys(KINDS.values()), "copy", "other")
+# Ways in which a kind runs that a device may tell apart, see `roofline.variant`; written `conv/narrow`.
+VARIANTS = {
+    "conv": ("narrow", "ragged"),
+    "pointwise_conv": ("narrow", "ragged"),
+    "depthwise_conv": ("ragged",),
+    "grouped_conv": ("ragged",),
+    "pool": ("global", "same"),
+}
+ALL_NAMES = (*ALL_KINDS, *(f"{kind}/{way}" for kind, ways in VARIANTS.items() for way in ways))
 # Change how a tensor is looked at, not what it holds.
 VIEWS = (
     "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze",

@@ -16,10 +16,10 @@ from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig, read
-from kdnas_ray.objectives import costs_of
+from kdnas_ray.objectives import costs_of, number
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
 from kdnas_ray.report.words import architecture_words, count, interval, percent, recipe_words, search_words
-from kdnas_ray.results import headline
+from kdnas_ray.results import beyond_size, headline
 from kdnas_ray.runs import read_calibration, read_config, read_jsonl, read_state, read_summary
 from search_spaces import KdnasError, Space, decode
 from search_spaces.drawing import svg
@@ -61,7 +61,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "count": count, "interval": interval}
+    environment.filters |= {"percent": percent, "count": count, "interval": interval, "number": number}
     return environment.get_template("report.html.jinja")
 
 
@@ -86,7 +86,8 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "failed": (failed := [row for row in rows if row["state"] == "failed"])[:REASONS],
         "failed_in_all": len(failed),
         "calibration": read_calibration(run),
-        "recipe": recipe_words(best["recipe"]) if best else None,
+        "recipe": recipe_words(best["recipe"]) if best and summary.get("evaluator") != "table" else None,
+        "more": beyond_size(facts["objectives"] or [], facts["constraints"] or {}),
         "architecture": architecture_words(best["architecture"]) if best else None,
         "drawing": _drawing(chosen.space, best["architecture"]) if best and chosen else None,
         "facts": search_words(summary),

@@ -6,6 +6,7 @@ from typing import Any
 from kdnas_ray.journal import flat
 
 Pairs = list[tuple[str, str]]
+SETTINGS = ("task", "space", "sampler", "evaluator", "prefilter", "scheduler")
 
 
 def recipe_words(recipe: Mapping[str, Any]) -> Pairs:
@@ -59,7 +60,7 @@ def search_words(summary: Mapping[str, Any]) -> Pairs:
         pairs.append(("wall time", ", ".join(f"{duration(value)} {what}" for value, what in parts if value)))
     if "utilisation" in known and "workers" in known:
         pairs.append(("utilisation", f"{known['utilisation']:.0%} of {known['workers']} workers in training loops"))
-    pairs += [(name, str(known[name])) for name in ("task", "space", "sampler", "scheduler") if name in known]
+    pairs += [(name, str(known[name])) for name in SETTINGS if name in known]
     if known.get("objectives"):
         pairs.append(("objectives", ", ".join(map(str, known["objectives"]))))
     pairs += [(f"at most, {name}", count(value)) for name, value in (known.get("constraints") or {}).items() if value]

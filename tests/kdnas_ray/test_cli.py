@@ -192,6 +192,7 @@ def test_draw_when_given_none_then_draws_a_random_one_of_the_seed_within_the_opt
         (["nasbench101", "[" * 9999], ["architecture", "write it as"]),
         (["darts", "Genotype()"], ["architecture", "fields: normal, normal_concat"]),
         (["resnet", "{}", "{}"], ["more than one architecture"]),
+        (["resnet", "--out", "cell.png"], ["--out", "SVG"]),
         (["resnet", "--out", "no/such/folder/a.svg"], ["--out", "No such file or directory", "choose another file"]),
     ],
 )

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from kdnas_ray.config import SearchConfig, json_schema, read, read_file
+from kdnas_ray.hardware.devices import device
 from kdnas_ray.objectives import OBJECTIVES
 from search_spaces import SPACES, KdnasError, Registry, ResNetSpace
 from trainables.recipe import SimpleRecipes
@@ -94,7 +95,7 @@ def test_configuration_when_read_then_gives_typed_frozen_entries():
     config = read({"space": {"stages": 2}, "teachers": ["trained"]})
     assert config.space == ResNetSpace(stages=2)
     assert config.task == DigitsTask()
-    assert config.recipes == SimpleRecipes()
+    assert config.recipes == SimpleRecipes(quantised=False)
     assert config.teachers == [TrainedTeacher()]
     with pytest.raises(Exception, match="frozen"):
         config.seed = 3
@@ -561,3 +562,21 @@ def test_number_on_a_device_when_it_makes_no_sense_then_is_refused(data, field, 
     error = refusal(data)
     assert error.field == field
     assert words in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "expected"),
+    [
+        ([], None, False),
+        (["server-cpu"], None, False),
+        (["npu-small"], None, True),
+        (["npu-small"], False, False),
+        ([], True, True),
+    ],
+)
+def test_students_train_as_in_int8_where_a_device_computes_so_unless_told_otherwise(devices, asked, expected):
+    assert device("npu-small").dtype == "int8"
+    for recipes in ("simple", "labels"):
+        config = read({"devices": devices, "recipes": {"name": recipes, "quantised": asked}})
+        assert config.recipes.quantised is expected
+        assert read(config.resolved()).recipes.quantised is expected

@@ -1,10 +1,14 @@
 """Specification of `kdnas_ray.latency`: a space's architecture or a run's best student, measured and modelled."""
 
+import json
+
 import pytest
+import yaml
 
 from kdnas_ray.hardware.operators import operators
-from kdnas_ray.latency import latency, read_shape
-from search_spaces import KdnasError, NASBench201Space
+from kdnas_ray.latency import candidate_of, latency, read_shape
+from kdnas_ray.runs import append_jsonl
+from search_spaces import Architecture, KdnasError, NASBench201Space
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 
@@ -32,7 +36,8 @@ def test_latency_when_measured_then_is_remembered(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("what", "words", "options", "field"),
     [
-        ("resnets", [], {}, "RUN|SPACE"),
+        ("resnets", [], {}, "space"),
+        ("runs/resnet", [], {}, "RUN|SPACE"),
         ("resnet", [], {"shape": "32x32"}, "--shape"),
         ("resnet", [], {"shape": "3x0x32"}, "--shape"),
         ("resnet", [], {"shape": "3x9999x32"}, "--shape"),
@@ -48,6 +53,25 @@ def test_latency_when_something_is_wrong_then_names_it(what, words, options, fie
     with pytest.raises(KdnasError) as caught:
         latency(what, words, **{"runtime": "none", **options})
     assert (caught.value.field, caught.value.exit_code) == (field, 2)
+
+
+def test_candidate_when_of_a_run_then_is_the_one_named_or_the_best(run, row):
+    (run / "config.yaml").write_text(yaml.safe_dump({"space": {"name": "resnet", "stages": 1}}))
+    for number in (0, 1):
+        append_jsonl(run / "candidates.jsonl", row(number, "complete", [0.5]) | {"architecture": {"width": number}})
+    (run / "summary.json").write_text(json.dumps({"best": {"id": "c0001"}}))
+    assert candidate_of(run, ["c0000"])[1] == Architecture.of({"width": 0})
+    space, architecture = candidate_of(run, [])
+    assert (space.stages, architecture) == (1, Architecture.of({"width": 1}))
+
+
+@pytest.mark.parametrize("words", [[], ["c0009"], ["c0000", "c0000"]])
+def test_candidate_when_the_run_has_no_such_then_is_refused(run, row, words):
+    (run / "config.yaml").write_text(yaml.safe_dump({"space": {"name": "resnet"}}))
+    append_jsonl(run / "candidates.jsonl", row(0, "complete", [0.5]))
+    with pytest.raises(KdnasError) as caught:
+        candidate_of(run, words)
+    assert caught.value.field == "CANDIDATE"
 
 
 def test_shape_when_written_with_crosses_then_is_read():

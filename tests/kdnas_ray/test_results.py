@@ -151,6 +151,22 @@ def test_table_when_not_retrained_then_leaves_those_columns_out(filled):
     assert rows[-1] == ["4", "c0001", "1", "40.00%", "1,000", "0.10"]
 
 
+def test_table_when_the_search_has_several_objectives_then_shows_them_and_the_front(filled, made):
+    objectives = ["val_accuracy", "latency_ms/npu-small"]
+    (filled / "config.yaml").write_text(yaml.safe_dump(made.config.resolved() | {"objectives": objectives}))
+    rows = [json.loads(line) for line in (filled / "candidates.jsonl").read_text().splitlines()]
+    latencies = {"c0000": 0.25, "c0002": 0.5, "c0004": 0.75}
+    told = [row | {objectives[1]: latencies.get(row["id"], 1.0)} for row in rows]
+    (filled / "candidates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    (filled / "retrained.jsonl").unlink()
+    title, *body = printed(ranking_table(SearchResult(filled)))
+    assert title[-2:] == [objectives[1], "front"]
+    # c0004 is slower than c0002 and no better.
+    assert {line[1]: line[6:] for line in body} == {
+        "c0002": ["0.5", "yes"], "c0000": ["0.25", "yes"], "c0004": ["0.75"], "c0001": ["1"],
+    }  # fmt: skip
+
+
 def test_table_when_several_seeds_were_trained_then_shows_the_spread(filled):
     for val, test in ((0.98, 0.97),):
         append_jsonl(

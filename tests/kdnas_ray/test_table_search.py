@@ -37,6 +37,9 @@ def test_search_finds_the_best_of_the_table_and_trains_nothing_twice(config, tmp
     assert (best["val_accuracy"], best["test_accuracy"], best["params"]) == (0.80, 0.79, 3200)
     assert result.summary["teacher"]["val_accuracy"] == 0.80
     assert result.summary["train_s"] == 24 * 5
+    # Nothing was trained, and search and finalists read the same number.
+    assert (result.summary["utilisation"], result.summary["kendall_tau"]) == (None, None)
+    assert "Recipe of" not in (tmp_path / "run" / "report.html").read_text()
     assert (tmp_path / "run" / "report.html").stat().st_size > 1000
 
 

@@ -38,8 +38,8 @@ def test_latency_when_one_number_changes_then_changes_by_what_it_means(change, m
 
 
 def test_padding_when_channels_are_whole_multiples_then_adds_nothing():
-    assert padded_macs(replace(CONV, shape=(16, 32, 3, 1, 1, 16)), 16) == CONV.macs
-    assert padded_macs(RELU, 16) == 0
+    assert padded_macs(replace(CONV, shape=(16, 32, 3, 1, 1, 16)), replace(DEVICE, channels=16)) == CONV.macs
+    assert padded_macs(RELU, replace(DEVICE, channels=16)) == 0
 
 
 @pytest.mark.parametrize(
