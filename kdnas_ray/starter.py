@@ -14,7 +14,7 @@ from kdnas_ray.config import SearchConfig
 TOP = {
     "task": "What is learned.",
     "labels": "Share of the training labels that is kept.",
-    "teachers": "Who teaches: one or several; students are compared with the first.",
+    "teachers": "Who teaches; the first is the reference.",
     "bank": "What the teacher says about the training data, computed once.",
     "space": "Possible students.",
     "recipes": "How they may learn from the teacher.",

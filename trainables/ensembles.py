@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces import Registry
+from trainables.alignment import agreeing
 
 Policy = Callable[[Tensor, Tensor, float, Tensor, Tensor], Tensor]
 EPSILON = 1e-7
@@ -163,11 +164,13 @@ def combine(
         temperature: at which the outputs are mixed, above 0.
         policy: name of an entry of `ENSEMBLES`.
         shares: how much each teacher counts beside the policy, `[T]`, not all 0; empty for all alike.
-        student: the student's logits, `[B, K]`, for policies that read them; all 0 where left out.
+        student: the student's logits, `[B, K]`, for policies that read them and for classes that a teacher does not
+            know; all 0 where left out.
     """
+    student = torch.zeros_like(logits[0]) if student is None else student
+    logits = agreeing(logits, student, temperature)
     if len(logits) == 1:
         return logits[0]
-    student = torch.zeros_like(logits[0]) if student is None else student
     if shares:  # a policy never chooses whom the recipe leaves out
         part = [index for index, share in enumerate(shares) if share > 0]
         logits, shares = logits[part], [shares[index] for index in part]

@@ -13,6 +13,7 @@ from kdnas_ray.hardware.operators import operators
 from kdnas_ray.hardware.roofline import latency_ms, memory_bytes, unsupported
 from kdnas_ray.objectives import UNSUPPORTED
 from search_spaces import Architecture, Shape, Space
+from trainables.opaque import opaque_part, params_of
 
 Costs = dict[str, float]
 MEGABYTE = 1e6
@@ -54,7 +55,13 @@ def cost_function(
 
 
 def teacher_costs(model: nn.Module, shape: Shape, devices: Mapping[str, Device]) -> Costs:
-    """The same numbers of a network that is there already; a model of a space says nothing about it."""
+    """The same numbers of a network that is there already; those of a teacher that is no PyTorch network are left out.
+
+    Its parameters are there where they are known. A model of a space says nothing about a teacher.
+    """
+    if opaque_part(model) is not None:
+        params = params_of(model)
+        return {} if params is None else {"params": params}
     return {
         **count_model(model, shape),
         **on_devices(lambda: copy.deepcopy(model).to("meta"), shape, devices),

@@ -103,7 +103,7 @@ def check_runtime(runtime: str) -> None:
         raise KdnasError("unknown runtime", field="--runtime", value=runtime, remedy=f"known: {', '.join(RUNTIMES)}")
     if runtime == "onnx":
         try:
-            import onnxruntime  # type: ignore[import-untyped]  # noqa: F401 (only whether it is there)
+            import onnxruntime  # noqa: F401 (only whether it is there)
         except ImportError as error:
             raise KdnasError(
                 "ONNX Runtime is not installed",

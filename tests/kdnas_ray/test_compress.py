@@ -10,7 +10,7 @@ from kdnas_ray.hardware.counting import count
 from search_spaces import KdnasError, ResNetSpace, sample
 from search_spaces.resnet import build_resnet, resnet_point
 from trainables.model_files import save_student
-from trainables.teachers import TrainedTeacher, build_teacher
+from trainables.teachers import TrainedTeacher, network
 
 
 def test_compression_when_a_network_of_the_family_then_the_teacher_is_it_and_students_surround_resnet18():
@@ -18,7 +18,7 @@ def test_compression_when_a_network_of_the_family_then_the_teacher_is_it_and_stu
     (teacher,) = config.teachers
     assert isinstance(teacher, TrainedTeacher)
     known = count(lambda: build_resnet(resnet_point("resnet152", 8), (1, 8, 8), 10), (1, 8, 8))
-    assert count(lambda: build_teacher(teacher, (1, 8, 8), 10), (1, 8, 8)) == known
+    assert count(lambda: network(teacher, (1, 8, 8), 10), (1, 8, 8)) == known
     assert {name: bound.max for name, bound in config.constraints.items()} == {"params": 100_000}
     point = resnet_point("resnet18", 8)
     assert point["stem.width"] in config.space.stem_widths

@@ -55,7 +55,8 @@ def distillation(logits: Tensor, batch: Batch, shared: Shared, alpha: float, tem
     hard = hard_loss(shared.task, logits, batch.labels)
     if len(batch.logits) == 0 or alpha == 0:
         return hard
-    return (1 - alpha) * hard + alpha * soft(logits, combine(batch.logits, batch.labels, temperature), temperature)
+    answer = combine(batch.logits, batch.labels, temperature, student=logits.detach())
+    return (1 - alpha) * hard + alpha * soft(logits, answer, temperature)
 
 
 def soft(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
