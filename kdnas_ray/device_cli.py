@@ -70,11 +70,11 @@ def calibrate(
     """Measure networks on this machine, fit its profile, and say how well that predicts others."""
     from rich.console import Console
 
-    from kdnas_ray.environment import cache_folder
     from kdnas_ray.hardware import calibrating
     from kdnas_ray.hardware.devices import check_name, write
-    from kdnas_ray.hardware.measuring import check_runtime, exclusive
+    from kdnas_ray.hardware.measuring import check_runtime
     from kdnas_ray.runs import check_creatable
+    from trainables.slot import exclusive
 
     if out.suffix not in (".yaml", ".yml"):
         raise KdnasError("is no YAML file", field="--out", value=str(out), remedy="choose a name that ends in .yaml")
@@ -84,7 +84,7 @@ def calibrate(
     check_runtime(runtime)
     names = [name.strip() for name in spaces.split(",") if name.strip()] or calibrating.USUAL
     console = Console(stderr=True, highlight=False)
-    with exclusive(cache_folder(None)):
+    with exclusive():
         seen, others = (
             calibrating.measure_networks(
                 calibrating.draw_networks(names, count, seed), runtime=runtime, threads=threads, say=console.print

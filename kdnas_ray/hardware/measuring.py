@@ -1,7 +1,6 @@
 """How long does a network take on this machine? Measured, alone, and remembered."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -9,7 +8,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import nn
 from kdnas_ray.environment import versions
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import KdnasError, Shape
+from trainables.slot import exclusive
 
 RUNTIMES = ("onnx", "eager", "compiled")
 WARM_UP = 10  # inferences before any is timed
@@ -128,20 +128,6 @@ def check_measurable(devices: Mapping[str, Any], bounds: Container[str]) -> None
             check_runtime(profile.runtime)
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """The machine's slot for measuring: waits until no other process measures, nor trains under `training`."""
-    with _locked(folder, fcntl.LOCK_EX):
-        yield
-
-
-@contextlib.contextmanager
-def training(folder: Path) -> Iterator[None]:
-    """Held by any number of processes that keep the machine busy; a measurement waits for them."""
-    with _locked(folder, fcntl.LOCK_SH):
-        yield
-
-
 def remembered(folder: Path, facts: Mapping[str, Any], measuring: Callable[[], Latency]) -> Latency:
     """The latency of these facts on this machine, measured in its slot where it is not known.
 
@@ -154,8 +140,9 @@ def remembered(folder: Path, facts: Mapping[str, Any], measuring: Callable[[], L
     for row in read_jsonl(folder / LATENCIES):
         if row.get("key") == key:
             return Latency(**row["latency"])
-    with exclusive(folder):
+    with exclusive():
         found = measuring()
+    folder.mkdir(parents=True, exist_ok=True)
     append_jsonl(folder / LATENCIES, {"key": key, **facts, **machine(), "latency": asdict(found)})
     return found
 
@@ -224,14 +211,6 @@ def _on_stream(infer: Callable[[], Any]) -> float:
     last.record()
     torch.cuda.synchronize()
     return first.elapsed_time(last) / 1e3
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".measuring").open("w") as file:
-        fcntl.flock(file, how)
-        yield
 
 
 def _key(facts: Mapping[str, Any]) -> str:
