@@ -120,10 +120,10 @@ def export(
     about = _about(run, config, name, row, training, student, meta, data, form)
     with whole_folder(folder) as draft:
         say(f"Exporting {name} as {form}")
-        _write(draft, form, model, student, meta, about, data)
+        _write(draft, form, model, student, meta, about, data, say)
         if int8:
             say(f"Quantising to int8, calibrated on {about['data']['calibration']} training samples")
-            _write_int8(draft, model, about, data, config, most_points)
+            _write_int8(draft, model, about, data, config, most_points, say)
         _write_about(draft, about)
     return Exported(folder, about, _tell_mlflow(run, config, folder, about) if mlflow else None)
 
@@ -283,6 +283,7 @@ def _write(
     meta: dict[str, Any],
     about: dict[str, Any],
     data: Data,
+    say: Callable[[str], None],
 ) -> None:
     """Write the file in float and measure how it answers; both into `draft` and `about`."""
     images = data.validation.images[:COMPARED]
@@ -292,7 +293,7 @@ def _write(
         path = draft / FLOAT
         onnx_files.write_onnx(model, data.shape, path, onnx_files.as_metadata(about))
         found = onnx_files.answers(path, images)
-        about["latency_ms"][FLOAT] = onnx_files.latency_ms(path, images[:1])
+        about["latency_ms"][FLOAT] = onnx_files.latency_ms(path, images[:1], say)
     elif form == "torch-export":
         path = draft / "student.pt2"
         _write_program(model, data, path, about)
@@ -333,7 +334,13 @@ def _write_program(model: nn.Module, data: Data, path: Path, about: Mapping[str,
 
 
 def _write_int8(
-    draft: Path, model: nn.Module, about: dict[str, Any], data: Data, config: SearchConfig, most_points: float
+    draft: Path,
+    model: nn.Module,
+    about: dict[str, Any],
+    data: Data,
+    config: SearchConfig,
+    most_points: float,
+    say: Callable[[str], None],
 ) -> None:
     order = np.random.default_rng(config.seed).permutation(len(data.train))[:CALIBRATION]
     path = draft / INT8
@@ -358,7 +365,7 @@ def _write_int8(
             remedy="nothing was kept; search with recipes.quantised=true, or allow more",
         )
     about["int8"] = effect
-    about["latency_ms"][INT8] = onnx_files.latency_ms(path, data.validation.images[:1])
+    about["latency_ms"][INT8] = onnx_files.latency_ms(path, data.validation.images[:1], say)
     about["bytes"][INT8] = path.stat().st_size
 
 

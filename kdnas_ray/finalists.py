@@ -61,7 +61,7 @@ def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callabl
     epochs = retrain_epochs(config)
     rows = rank_candidates(read_jsonl(run / "candidates.jsonl"), config.objectives)
     complete = [row for row in rows if row["state"] == "complete"]
-    chosen = [Candidate.from_json(row) for row in keeping(run, made, complete, top, say)]
+    chosen = [Candidate.from_json(row) for row in keeping(run, made, complete, top, say, stop)]
     done = {
         (row["id"], row["seed"], row["with_kd"])
         for row in read_jsonl(run / "retrained.jsonl")

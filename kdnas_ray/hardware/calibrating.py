@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from kdnas_ray.hardware.devices import DeviceProfile
-from kdnas_ray.hardware.measuring import Latency, processor, timer
+from kdnas_ray.hardware.measuring import ROUNDS, Latency, fastest, processor, timer
 from kdnas_ray.hardware.operators import CONVOLUTIONS, Operator, Operators, operators
 from kdnas_ray.hardware.roofline import latency_ms, moved_elements, padded_macs, started, variant
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
@@ -19,7 +19,6 @@ from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
 SHAPE: Shape = (3, 32, 32)
 CLASSES = 10
 USUAL = ("resnet", "mobilenet", "nasbench201")  # spaces that differ in their operators
-ROUNDS = 3  # times that each network is measured
 LAYOUTS = ((1, False), (4, False), (8, False), (16, False), (4, True), (8, True), (16, True))  # channels, blocked
 FOLDS = 5
 REWEIGHTED, EXACT = 15, 0.03  # rounds of reweighting; relative error below which all count alike
@@ -67,8 +66,8 @@ def measure_networks(
 ) -> list[Measured]:
     """Their operators and latencies on this machine.
 
-    All are timed one after the other, `ROUNDS` times over, and of each the fastest median counts: what else runs on a
-    machine comes in bursts that outlast a measurement, and only ever adds time.
+    All are timed one after the other, `ROUNDS` times over, and of each the fastest median counts: bursts of what else
+    runs on a machine outlast a measurement.
     """
     ready = []
     for number, (name, space, architecture) in enumerate(drawn, start=1):
@@ -83,8 +82,8 @@ def measure_networks(
     for number in range(1, ROUNDS + 1):
         rounds.append([time_it() for _, _, time_it in ready])
         say(f"{len(ready)} networks measured, round {number} of {ROUNDS}")
-    fastest = [min(found, key=lambda latency: latency.median_ms) for found in zip(*rounds, strict=True)]
-    return [Measured(name, network, best) for (name, network, _), best in zip(ready, fastest, strict=True)]
+    best = [fastest(found) for found in zip(*rounds, strict=True)]
+    return [Measured(name, network, latency) for (name, network, _), latency in zip(ready, best, strict=True)]
 
 
 def fit_profile(measured: Sequence[Measured], name: str, runtime: str, threads: int = 1) -> DeviceProfile:

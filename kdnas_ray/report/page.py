@@ -29,6 +29,7 @@ REASONS = 20  # failures shown
 FACTS = (
     "teacher",
     "best",
+    "over_bounds",
     "kendall_tau",
     "kendall_tau_n",
     "finalists",
