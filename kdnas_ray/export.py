@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from kdnas_ray import onnx_files, tracking
-from kdnas_ray.config import SearchConfig, read
+from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import versions
 from kdnas_ray.finalists import finalists, kept_student, read_retrained
 from kdnas_ray.hardware.counting import count_model
+from kdnas_ray.kept_config import run_config
 from kdnas_ray.model_card import config_digest, model_card
 from kdnas_ray.prepare import load_data
-from kdnas_ray.runs import check_creatable, read_config, read_jsonl, read_summary, read_teacher_facts, require_run
+from kdnas_ray.runs import check_creatable, read_jsonl, read_summary, read_teacher_facts, require_run
 from search_spaces import Architecture, KdnasError, RunError
 from search_spaces.notation import notation
 from trainables.files import whole_folder
@@ -110,7 +111,7 @@ def export(
     name, source, row, training = _chosen(run, candidate)
     folder = out if out is not None else _default_folder(run, name, form, int8)
     _check_folder(folder, new=out is not None)
-    config = read(read_config(run))
+    config = run_config(run)
     if mlflow:
         _check_tracked(run, config)
     student, meta = load_student(source)

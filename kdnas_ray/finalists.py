@@ -23,7 +23,7 @@ from kdnas_ray.runs import append_jsonl, read_jsonl
 from kdnas_ray.within import keeping
 from search_spaces import SPACES, RunError
 from trainables import slot
-from trainables.candidate import Candidate
+from trainables.candidate import Candidate, checked_id
 from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, evaluate, train
@@ -158,7 +158,7 @@ def kept_student(run: Path, finalist: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _folder_name(candidate: str, seed: int, epochs: int, generations: int) -> str:
-    return f"{candidate}-{seed}-{epochs}" + (f"-generation{generations}" if generations > 1 else "")
+    return f"{checked_id(candidate)}-{seed}-{epochs}" + (f"-generation{generations}" if generations > 1 else "")
 
 
 def _jobs(chosen: Sequence[Candidate], seeds: int) -> list[Job]:

@@ -10,7 +10,7 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 from torch import nn
 
-from kdnas_ray.hardware.devices import DeviceProfile
+from kdnas_ray.hardware.devices import EVERY, DeviceProfile
 from kdnas_ray.hardware.measuring import ROUNDS, Latency, fastest, processor, timer
 from kdnas_ray.hardware.operators import CONVOLUTIONS, Operator, Operators, operators
 from kdnas_ray.hardware.roofline import latency_ms, moved_elements, padded_macs, started, variant
@@ -43,12 +43,12 @@ class Agreement:
 
     Args:
         networks: how many were compared.
-        spearman: rank correlation.
+        spearman: rank correlation; None where there is none, as of one network.
         median_error: half of the networks are predicted better than this, relative to the measured.
     """
 
     networks: int
-    spearman: float
+    spearman: float | None
     median_error: float
 
 
@@ -127,7 +127,9 @@ def compare(modelled: Sequence[float], measured: Sequence[Measured]) -> Agreemen
     """How well these milliseconds agree with what was measured."""
     true = np.array([found.latency.median_ms for found in measured])
     errors = np.abs(np.array(modelled) / true - 1)
-    return Agreement(len(true), float(spearmanr(modelled, true).statistic), float(np.median(errors)))
+    several = len(set(modelled)) > 1 and len(set(true)) > 1  # else ranks correlate with nothing
+    spearman = float(spearmanr(modelled, true).statistic) if several else None
+    return Agreement(len(true), spearman, float(np.median(errors)))
 
 
 def _unseen_error(measured: Sequence[Measured], layout: DeviceProfile) -> float:
@@ -166,14 +168,23 @@ def _fitted(measured: Sequence[Measured], layout: DeviceProfile) -> DeviceProfil
         max((speed for speed in known.values() if speed < FASTEST), default=FASTEST) for known in (speeds, rates)
     )
     # What took no time that can be told gets the largest known speed: a share is at most 1.
+    # What no network had is taken for an average of what took time, not for nothing.
+    usual_ms, usual_speed, usual_rate = (
+        float(np.median(known)) if known else otherwise
+        for known, otherwise in (
+            ([ms for ms in overheads if ms > 0], 0.0),
+            ([each for each in speeds.values() if each < FASTEST], peak),
+            ([each for each in rates.values() if each < FASTEST], bandwidth),
+        )
+    )
     return replace(
         layout,
         flops_per_s=float(peak),
         bytes_per_s=float(bandwidth),
         fixed_us=1e3 * float(fixed),
-        overhead_us={way: 1e3 * float(ms) for way, ms in zip(ways, overheads, strict=True)},
-        efficiency={way: min(1.0, float(speed / peak)) for way, speed in speeds.items()},
-        streaming={way: min(1.0, float(rate / bandwidth)) for way, rate in rates.items()},
+        overhead_us={way: 1e3 * float(ms) for way, ms in zip(ways, overheads, strict=True)} | {EVERY: 1e3 * usual_ms},
+        efficiency={way: min(1.0, float(speed / peak)) for way, speed in [*speeds.items(), (EVERY, usual_speed)]},
+        streaming={way: min(1.0, float(rate / bandwidth)) for way, rate in [*rates.items(), (EVERY, usual_rate)]},
     )
 
 
