@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kdnas_ray.journal import Journal
-from kdnas_ray.objectives import UNSUPPORTED, costs_of, excess, over_text
+from kdnas_ray.objectives import MEMORY, UNSUPPORTED, costs_of, excess, over_text
 from search_spaces import Architecture, KdnasError, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -32,6 +33,7 @@ STATES = {
 }
 REJECTIONS = 300  # proposals in a row that break a constraint before the search is given up
 WORKER_DEATHS = 3  # of one candidate, after which it is the one to blame
+Missing = Callable[[Any], Mapping[str, Sequence[str]]]
 FAILURES = 5  # first candidates that all fail: then the fault is in the configuration, not in a candidate
 
 
@@ -66,6 +68,12 @@ class Sieve:
     propose: int
     keep: int
     score: Callable[[Sequence[Candidate]], Sequence[float]]
+
+
+class NoneKeeps(KdnasError):
+    """No architecture keeps the bounds; `tight` are those to loosen by name, as they are and as they would do."""
+
+    tight: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
 
 class StudyAdapter(Searcher):
@@ -362,6 +370,7 @@ def check_constraints(
     costs: Callable[[Any], dict[str, float]],
     bounds: Mapping[str, float],
     shares: str = "",
+    missing: Missing = lambda architecture: {},
     tries: int = 200,
 ) -> None:
     """Raises unless some architecture drawn by `sample` keeps all bounds; says how close the best came.
@@ -371,35 +380,45 @@ def check_constraints(
         costs: of an architecture.
         bounds: largest allowed value of each number.
         shares: where bounds come from that the configuration gives as shares, for the message.
+        missing: what each device lacks for an architecture, by the device's name, for the message.
         tries: how many are drawn.
 
     Raises:
-        KdnasError: none keeps the bounds.
+        NoneKeeps: none keeps the bounds.
     """
-    closest: tuple[float, dict[str, float]] | None = None
+    closest: tuple[float, dict[str, float], Any] | None = None
     for _ in range(tries):
-        found = costs(sample())
+        architecture = sample()
+        found = costs(architecture)
         worst = max(excess(found, bounds).values(), default=0.0)
         if worst <= 0:
             return
         if closest is None or worst < closest[0]:
-            closest = (worst, found)
+            closest = (worst, found, architecture)
     assert closest is not None
+    _, found, architecture = closest
     wanted = {name: bound for name, bound in bounds.items() if bound}
-    enough = ", ".join(f"{name}: {_rounded_up(max(closest[1][name], bound))}" for name, bound in wanted.items())
+    enough = {name: _rounded_up(max(found[name], bound)) for name, bound in wanted.items()}
+    would_do = ", ".join(f"{name}: {value}" for name, value in enough.items())
     source = f" ({shares})" if shares else ""
-    remedy = f"loosen the constraint (constraints='{{{enough}}}' would do) or offer smaller choices in the space"
-    lacking = [name.partition("/")[2] for name in bounds if name.startswith(UNSUPPORTED) and closest[1][name]]
+    remedy = f"loosen the constraint (constraints='{{{would_do}}}' would do) or offer smaller choices in the space"
+    lacks, problem, field = missing(architecture), f"keeps them{source}", "constraints"
+    value: Any = {name: round(bound) if bound >= 100 else bound for name, bound in wanted.items()}
+    lacking = [name.partition("/")[2] for name in bounds if name.startswith(UNSUPPORTED) and found[name]]
     if lacking:
-        known = "`kdnas latency SPACE --device …` names what is missing"
-        remedy = f"offer choices in the space that {lacking[0]} can run, or take another device; {known}"
-    raise KdnasError(
-        f"none of {tries} architectures drawn from the space keeps them{source}; "
-        f"the closest: {over_text(closest[1], bounds)}",
-        field="constraints",
-        value={name: round(bound) if bound >= 100 else bound for name, bound in wanted.items()},
+        kept = "smaller choices" if set(lacks.get(lacking[0], ())) == {MEMORY} else "choices that it can run"
+        remedy = f"offer {kept} in the space, or take another device"
+        if lacks.get(lacking[0]):
+            problem, field, value = "can run there within the bounds", "devices", lacking[0]
+    error = NoneKeeps(
+        f"none of {tries} architectures drawn from the space {problem}; the closest: {over_text(found, bounds, lacks)}",
+        field=field,
+        value=value,
         remedy=remedy,
     )
+    if not lacking:
+        error.tight = {name: (bounds[name], enough[name]) for name in wanted if found[name] > bounds[name]}
+    raise error
 
 
 def curves(study: optuna.Study) -> dict[str, dict[int, float]]:

@@ -105,7 +105,9 @@ def compress(
     params: Annotated[
         str | None, typer.Option("--target-params", metavar="N", help="At most so many parameters, such as 11M.")
     ] = None,
-    latency_ms: Annotated[float | None, typer.Option("--latency-ms", min=0, help="At most, on the device.")] = None,
+    latency_ms: Annotated[
+        str | None, typer.Option("--latency-ms", metavar="MS", help="Milliseconds at most, on the device.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="See `kdnas device list`.")] = None,
     width: Annotated[int, typer.Option("--width", min=1, help="Channels of the family's first stage.")] = 64,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Candidates to train.")] = 24,
@@ -114,22 +116,29 @@ def compress(
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to create.")] = None,
 ) -> None:
     """Make a big ResNet small: train or read the teacher, search a student within the bound, retrain, report."""
-    from kdnas_ray.compress import compression
+    from kdnas_ray.compress import compression, in_options, milliseconds
 
     chosen = compression(
         teacher,
         data,
         width=width,
         params=params,
-        latency_ms=latency_ms,
+        latency_ms=None if latency_ms is None else milliseconds(latency_ms, "--latency-ms"),
         device=device,
         trials=trials,
         epochs=epochs,
         overrides=tuple(overrides or ()),
     )
+    from kdnas_ray.adapter import NoneKeeps
     from kdnas_ray.driver import search as run_search
 
-    _finish(lambda: run_search(chosen, out))
+    def work() -> Any:
+        try:
+            return run_search(chosen, out)
+        except NoneKeeps as error:
+            raise in_options(error, error.tight, chosen.constraints) from error
+
+    _finish(work)
 
 
 @app.command()
@@ -258,14 +267,18 @@ def draw(
     from search_spaces.drawing import svg
     from search_spaces.notation import notation
 
+    if out.suffix != ".svg":
+        raise KdnasError("a drawing is an SVG file", field="--out", value=str(out), remedy="name it ….svg")
+    if out.exists():
+        raise KdnasError("exists already", field="--out", value=str(out), remedy="choose another file, or remove it")
     words = settings or []
     chosen, architecture = (
         candidate_of(Path(what), words) if means_run(what) else chosen_architecture(what, words, seed)
     )
-    if out.suffix != ".svg":
-        raise KdnasError("a drawing is an SVG file", field="--out", value=str(out), remedy="name it ….svg")
+    drawing = svg(chosen, architecture)
     try:
-        out.write_text(svg(chosen, architecture), encoding="utf8")
+        with out.open("x", encoding="utf8") as file:
+            file.write(drawing)
     except OSError as error:
         raise KdnasError(
             f"cannot be written ({error.strerror})", field="--out", value=str(out), remedy="choose another file"
@@ -275,14 +288,19 @@ def draw(
 
 @app.command()
 def latency(
-    what: Annotated[str, typer.Argument(metavar="RUN|SPACE", help="Run folder (its best student), or a space.")],
+    what: Annotated[str, typer.Argument(metavar="RUN|SPACE", help="Run folder, or a space (`kdnas list spaces`).")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARCHITECTURE] [space.KEY=VALUE]...", help="In the space's notation; its options."),
+        typer.Argument(
+            metavar="[ARCHITECTURE|CANDIDATE] [space.KEY=VALUE]...",
+            help="In the space's notation, and the space's options; of a run a candidate's id, default the best.",
+        ),
     ] = None,
     device: Annotated[list[str] | None, typer.Option("--device", help="Model it there too; may be repeated.")] = None,
     runtime: Annotated[str, typer.Option("--runtime", help="onnx, eager, compiled or none.")] = "onnx",
-    shape: Annotated[str, typer.Option("--shape", metavar="CxHxW", help="Of an input, for a space.")] = "3x32x32",
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="CxHxW", help="Of an input, for a space; default 3x32x32.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Inputs at a time.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of one inference.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of the architecture, where none is given.")] = 0,

@@ -1,17 +1,21 @@
 """How does a big residual network become a small one, in one command?"""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdnas_ray.config import SearchConfig, read
+from kdnas_ray.config import Bound, SearchConfig, read
+from kdnas_ray.hardware.devices import DeviceProfile
+from kdnas_ray.hardware.lookup import find
 from search_spaces import KdnasError
 from search_spaces.resnet import FAMILY, resnet_point
 from trainables.model_files import load_student
 
 MAGNITUDES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
 TAPS = ("stage2", "stage3", "stage4")  # of a student, and of a teacher of the family
+OPTIONS = {"params": "--target-params", "latency_ms": "--latency-ms"}  # by the number that each bounds
 DEPTHS = (1, 2, 3)  # blocks a stage of a student, up to ResNet-34's usual depth
 
 
@@ -40,7 +44,7 @@ def compression(
         data: `digits`, or a Parquet file or folder of images.
         width: channels of the family's first stage, 64 as published; students take theirs from it.
         params: largest number of the student's parameters, such as `11M`.
-        latency_ms: largest latency on the device.
+        latency_ms: largest latency on the device; where a profile says how fast the teacher is, it is one too.
         device: name or file of a device profile.
         trials: candidates to train.
         epochs: length of a full training.
@@ -53,9 +57,11 @@ def compression(
     if params is not None:
         constraints["params"] = {"max": amount(params, "--target-params")}
     if latency_ms is not None:
-        constraints["latency_ms"] = {"max": latency_ms}
         if device is None:
             raise KdnasError("on which device?", field="--device", value=None, remedy="see `kdnas device list`")
+        constraints["latency_ms"] = {"max": latency_ms}
+        if isinstance(find(device), DeviceProfile):  # a model of few measurements knows no teacher
+            constraints["latency_ms"]["of_teacher"] = 1.0
     if not constraints:
         raise KdnasError(
             "how small?",
@@ -99,6 +105,49 @@ def amount(text: str, field: str) -> float:
     if value <= 0:
         raise KdnasError("is no number of parameters", field=field, value=text, remedy="for example 11M or 250k")
     return value
+
+
+def milliseconds(text: str, field: str) -> float:
+    """The number that a text means.
+
+    Raises:
+        KdnasError: it means none, or none above 0.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        remedy = "give a plain number of more than 0; its unit, milliseconds, is part of the name: --latency-ms 3"
+        raise KdnasError("is no number of milliseconds", field=field, value=text, remedy=remedy)
+    return value
+
+
+def in_options(
+    error: KdnasError, tight: Mapping[str, tuple[float, float]], constraints: Mapping[str, Bound]
+) -> KdnasError:
+    """The same refusal in the options of `kdnas compress`.
+
+    Args:
+        error: no architecture keeps the bounds.
+        tight: those to loosen by full name, as they are and as they would do; empty where that does not help.
+        constraints: as they were configured.
+    """
+    if not tight:
+        return error
+    options: dict[str, float] = {}  # by what each is typed after
+    values = []
+    for name, (bound, enough) in tight.items():
+        plain, given = name.partition("/")[0], constraints[name]
+        if given.of_teacher is not None and given.max != bound:  # it is the teacher's own number that is too small
+            options[f"constraints.{plain}.of_teacher="] = math.ceil(100 * given.of_teacher * enough / bound) / 100
+            values.append(given.of_teacher)
+        else:
+            options[f"{OPTIONS[plain]} " if plain in OPTIONS else f"constraints.{plain}.max="] = enough
+            values.append(bound)
+    typed = " ".join(f"{option}{value:.15g}" for option, value in options.items())
+    remedy = f"{typed} would do where the teacher has no less; or take a bigger teacher, or a smaller --width"
+    return KdnasError(error.problem, field=next(iter(options)).rstrip(" ="), value=values[0], remedy=remedy)
 
 
 def _family_teacher(name: str, width: int) -> Mapping[str, Any]:

@@ -2,12 +2,22 @@
 
 import copy
 import dataclasses
+import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from kdnas_ray.hardware.devices import DeviceProfile, absolute, is_file
@@ -26,6 +36,10 @@ from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
 
 DEVICES = "devices"  # folder of a run with the profiles and models that the user gave as files
+UNITS = {  # of numbers on a device: the unit's name, and a number in it
+    "latency_ms": ("milliseconds", "0.5"),
+    "memory_mb": ("megabytes", "0.02 for 20 kB"),
+}
 
 
 class _Section(BaseModel):
@@ -193,6 +207,13 @@ class SearchConfig(_Section):
     tracking: TrackingSettings = TrackingSettings()
     seed: int = Field(strict=True, default=0, ge=0, lt=2**31)
 
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _readable_bounds(cls, data: Any) -> Any:
+        for name, bound in data.items() if isinstance(data, Mapping) else ():
+            _check_bound(str(name), bound)
+        return data
+
     @model_validator(mode="after")
     def _known_numbers(self) -> "SearchConfig":
         if len(self.teachers) == 1 and len(getattr(self.recipes, "ensembles", ())) > 1:
@@ -216,15 +237,16 @@ class SearchConfig(_Section):
         own = own_names([*self.devices, *filter(is_file, mentioned)])
         listed = {name: absolute(text) for text, name in own.items()}
 
-        def full(name: str, device: str | None) -> str:
+        def full(name: str, device: str | None, bound: Mapping[str, float] | None = None) -> str:
             plain, slash, text = name.partition("/")
-            return full_name(plain + slash + own.get(text, text), device and own.get(device, device), [*listed])
+            named = plain + slash + own.get(text, text)
+            return full_name(named, device and own.get(device, device), [*listed], bound)
 
         bounds: dict[str, Bound] = {}
         for name, bound in self.constraints.items():
             if name.partition("/")[0] not in CONSTRAINABLE:
                 raise misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
-            named = full(name, bound.device)
+            named = full(name, bound.device, bound.model_dump(include={"max", "of_teacher"}, exclude_none=True))
             if named in bounds:
                 raise KdnasError(
                     "bounded twice", field=f"constraints.{name}", value=named, remedy="keep the tighter of the two"
@@ -307,6 +329,35 @@ class SearchConfig(_Section):
     def resolved(self) -> dict[str, Any]:
         """Plain nested dictionary with every default filled in, paths absolute; `read` takes it back."""
         return plain(self.model_dump())
+
+
+def _check_bound(name: str, bound: Any) -> None:
+    """Refuses what one could take for a way to write a bound, where it can be said better than by its type alone."""
+    plain, field = name.partition("/")[0], f"constraints.{name}"
+    parts = bound if isinstance(bound, Mapping) else {"max": bound}
+    if plain in UNITS and isinstance(parts.get("max"), str) and not _is_number(parts["max"]):
+        unit, example = UNITS[plain]
+        raise KdnasError(
+            "is not a number",
+            field=field if parts is not bound else f"{field}.max",
+            value=parts["max"],
+            remedy=f"give a number without a unit, which is part of the key's name: {unit}, {field}={example}",
+        )
+    keys = [str(key) for key in parts]
+    known = [key for key in keys if difflib.get_close_matches(key, Bound.model_fields, n=1)]
+    if plain in UNITS and (isinstance(bound, list) or (keys and not known)):
+        several = f"'constraints={{{plain}/npu-small: 0.5, {plain}/cortex-m7: 3}}'"
+        raise KdnasError("is no bound", field=field, value=bound, remedy=f"one for each of several devices: {several}")
+    if parts is bound and "device" in keys and set(keys) <= {"device"}:
+        remedy = "give `max` (a number) or `of_teacher` (a share of the teacher's) beside the device"
+        raise KdnasError("is no bound", field=field, value=bound, remedy=remedy)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def read(data: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> SearchConfig:

@@ -20,7 +20,7 @@ Tables = Annotated[
     ),
 ]
 InputShape = Annotated[
-    str, typer.Option("--input", metavar="CxHxW", help="Input of the networks; matters without --tables.")
+    str, typer.Option("--input", metavar="CxHxW", help="Input of the networks; counts without --tables, or for --onnx.")
 ]
 
 
@@ -39,10 +39,10 @@ def list_(as_json: Json = False) -> None:
 
 @device_app.command()
 def show(device: Annotated[str, typer.Argument(metavar="DEVICE", help="Name or YAML file.")]) -> None:
-    """Print a profile as YAML: the way to begin one of your own."""
-    from kdnas_ray.hardware.devices import write
+    """Print a profile as YAML, a comment for each key: the way to begin one of your own."""
     from kdnas_ray.hardware.few_shot import FewShot
     from kdnas_ray.hardware.lookup import find
+    from kdnas_ray.starter import commented_profile
 
     found = find(device)
     if isinstance(found, FewShot):
@@ -52,7 +52,7 @@ def show(device: Annotated[str, typer.Argument(metavar="DEVICE", help="Name or Y
             value=device,
             remedy=f"`kdnas latency {found.space} --device {device}` asks it",
         )
-    typer.echo(write(found), nl=False)
+    typer.echo(commented_profile(found), nl=False)
 
 
 @device_app.command()
@@ -119,16 +119,24 @@ def propose_command(
     shape: InputShape = "3x32x32",
     seed: Annotated[int, typer.Option("--seed", help="Of the architectures to choose from.")] = 0,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="File to write.")] = Path("measure.csv"),
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", metavar="FOLDER", help="Folder to create: each as an ONNX file.")
+    ] = None,
 ) -> None:
     """Propose architectures to measure on a device that cannot be installed on; `kdnas device fit` learns from them."""
     from kdnas_ray.hardware.few_shot import POOL, propose
-    from kdnas_ray.hardware.measurements import distinct, write_proposal
+    from kdnas_ray.hardware.measurements import check_files, distinct, write_files, write_proposal
+    from kdnas_ray.latency import read_shape
 
+    _check_free(out, "it may hold measurements: choose another file")
+    sizes = read_shape(shape, "--input")
+    if onnx is not None:
+        check_files(onnx)
     chosen, _ = _space(space, options)
     table = _table(chosen, tables, shape)
     pool = distinct(chosen, POOL, seed)
     picked = [pool[index] for index in propose(table.known(), pool, count)]
-    write_proposal(out, chosen, picked)
+    write_proposal(out, chosen, picked, write_files(onnx, chosen, picked, sizes) if onnx else ())
     typer.echo(f"{out}: {count} architectures. Measure each on the device, warmed up, and fill in latency_ms: the")
     typer.echo("median of some tens of runs, in milliseconds. Then:")
     words = ["kdnas", "device", "fit", str(out), *(options or []), "--space", space]
@@ -195,6 +203,6 @@ def _table(space: Any, tables: Path | None, shape: str) -> Any:
     return modelled_table(space, read_shape(shape, "--input"), seed=0)
 
 
-def _check_free(path: Path) -> None:
+def _check_free(path: Path, remedy: str = "choose another file, or remove it") -> None:
     if path.exists():
-        raise KdnasError("exists already", field="--out", value=str(path), remedy="choose another file, or remove it")
+        raise KdnasError("exists already", field="--out", value=str(path), remedy=remedy)

@@ -1,4 +1,4 @@
-"""How long do a space's architecture, or a run's best student, take: measured here, and modelled for a device?"""
+"""How long do a space's architecture, or a run's student, take: measured here, and modelled for a device?"""
 
 import random
 from collections.abc import Callable, Sequence
@@ -19,17 +19,19 @@ from kdnas_ray.kept_config import run_config
 from kdnas_ray.runs import check_creatable, read_jsonl, read_summary
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
 from search_spaces.notation import canonical, notation, parse
+from trainables.evaluators import Table
 from trainables.model_files import load_student, space_of
 from trainables.slot import told_once
 
 MOST_SIDE = 1024  # pixels
+SHAPE = "3x32x32"  # of an input, where none is given
 
 
 def latency(
     what: str,
     words: Sequence[str],
     *,
-    shape: str = "3x32x32",
+    shape: str | None = None,
     devices: Sequence[str] = (),
     runtime: str = "onnx",
     batch: int = 1,
@@ -40,9 +42,10 @@ def latency(
     """Latency of one network.
 
     Args:
-        what: a run folder, whose best student is meant, or the name of a space.
-        words: of a space: an architecture in its notation (a random one without) and `space.key=value`.
-        shape: channels x height x width of an input, for a space.
+        what: a run folder, or the name of a space.
+        words: of a run: a candidate's id (the best student without); of a space: an architecture in its notation (a
+            random one without) and `space.key=value`.
+        shape: channels x height x width of an input, for a space; None for 3x32x32.
         devices: for which to model it as well.
         runtime: to measure on, see `measure`; `none` to model only.
         batch: inputs at a time.
@@ -60,13 +63,15 @@ def latency(
     """
     cache = cache_folder(None)
     if runtime != "none":
-        check_runtime(runtime)
+        check_runtime(runtime, others=("none",))
         check_creatable(cache, "KDNAS_CACHE")
     known = by_name(devices)
+    is_run = means_run(what)
+    if is_run and shape is not None:
+        raise KdnasError("the input of a run is known", field="--shape", value=shape, remedy="leave it out")
     space, architecture, sizes, classes = (
-        _run(Path(what), words) if means_run(what) else _space(what, words, shape, seed)
+        _run(Path(what), words) if is_run else _space(what, words, shape or SHAPE, seed)
     )
-
     for name, one in known.items():
         if isinstance(one, FewShot):
             check_fits(one, space, sizes)
@@ -143,12 +148,11 @@ def _on(device: Device, network: Operators, architecture: Architecture) -> dict[
 
 def _run(run: Path, words: Sequence[str]) -> tuple[Space, Any, Shape, int]:
     if words:
-        raise KdnasError(
-            "of a run, its best student is meant",
-            field="ARCHITECTURE",
-            value=" ".join(words),
-            remedy=f"leave it out; if {str(run)!r} is to be a space, work in a folder that holds none of that name",
-        )
+        space, architecture = candidate_of(run, words)
+        config = run_config(run)
+        table = config.evaluator if isinstance(config.evaluator, Table) else None
+        data = table.data() if table else config.task.load(config.seed)
+        return space, architecture, data.shape, len(data.classes)
     best = run / "best"
     if not best.is_dir():
         raise KdnasError(

@@ -46,6 +46,7 @@ OBJECTIVES: Registry[Objective] = Registry(
 CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective.needs_data]
 SIZES = [name for name in CONSTRAINABLE if not OBJECTIVES[name].of_device]
 EXAMPLES = {"params": 20000, "flops": 1_000_000}  # numbers in messages
+MEMORY = "memory"  # stands among the operators that a device lacks for a network that does not fit into it
 UNSUPPORTED = "unsupported"  # operators that a device lacks: bounded to none for every device that bounds anything
 
 
@@ -54,8 +55,14 @@ def objective(name: str) -> Objective:
     return OBJECTIVES[name.partition("/")[0]]
 
 
-def full_name(name: str, device: str | None, devices: Sequence[str]) -> str:
+def full_name(name: str, device: str | None, devices: Sequence[str], bound: Mapping[str, float] | None = None) -> str:
     """Name of a number with the device that it is meant on: its own, the one given, or the first of `devices`.
+
+    Args:
+        name: of the number.
+        device: the one given.
+        devices: all that there are.
+        bound: where it is bounded, by `max` or `of_teacher`, for the message.
 
     Raises:
         KdnasError: there is none, or one for a number that depends on none.
@@ -71,9 +78,20 @@ def full_name(name: str, device: str | None, devices: Sequence[str]) -> str:
     if own and device and own != device:
         raise KdnasError("two devices for one number", field=name, value=device, remedy="name one")
     chosen = own or device or next(iter(devices), None)
+    if chosen is None and bound:
+        numbers = ", ".join(f"{key}: {value:g}" for key, value in bound.items())
+        raise KdnasError(
+            "on which device?",
+            field=f"constraints.{name}",
+            value=dict(bound) if "of_teacher" in bound else bound["max"],
+            remedy=f"'constraints={{{name}: {{device: npu-small, {numbers}}}}}' (see `kdnas device list`)",
+        )
     if chosen is None:
         raise KdnasError(
-            "on which device?", field=name, value=None, remedy="devices: [npu-small] (see `kdnas device list`)"
+            "on which device?",
+            field="objectives",
+            value=name,
+            remedy=f"name it: {name}/npu-small; or 'devices=[npu-small]' (see `kdnas device list`)",
         )
     return f"{plain}/{chosen}"
 
@@ -122,8 +140,16 @@ def excess(costs: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str,
     return {name: costs[name] / bound - 1 if bound else costs[name] for name, bound in bounds.items()}
 
 
-def over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
-    """Which bounds are broken and by how much; empty where none is."""
+def over_text(
+    costs: Mapping[str, float], bounds: Mapping[str, float], missing: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """Which bounds are broken and by how much; empty where none is.
+
+    Args:
+        costs: numbers of an architecture, by full name.
+        bounds: largest allowed values.
+        missing: operators that a device lacks for it, and `memory` where it does not fit, by the device's name.
+    """
     found = []
     for name, over in excess(costs, bounds).items():
         if over <= 0:
@@ -131,7 +157,15 @@ def over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
         if name == f"{UNSUPPORTED}/table":
             found.append("the table does not hold it")
         elif name.startswith(UNSUPPORTED):
-            found.append(f"{name.partition('/')[2]} lacks {costs[name]:.0f} of its operators, or the memory for it")
+            device = name.partition("/")[2]
+            lacks = (missing or {}).get(device, ())
+            operators = [kind for kind in lacks if kind != MEMORY]
+            if operators:
+                found.append(f"{device} cannot run {', '.join(operators)}")
+            if MEMORY in lacks:
+                found.append(f"{device} has not enough memory for it")
+            if not lacks:
+                found.append(f"{device} lacks {costs[name]:.0f} of its operators, or the memory for it")
         else:
             found.append(f"{name} {number(costs[name])} (at most {number(bounds[name])})")
     return ", ".join(found)

@@ -16,7 +16,7 @@ from torch import nn
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.costs import Costs, cost_function, teacher_costs
+from kdnas_ray.hardware.costs import Costs, cost_function, missing_function, teacher_costs
 from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_measurable
 from kdnas_ray.objectives import SIZES, excess, limits, number
@@ -122,7 +122,8 @@ def plan(config: SearchConfig) -> Plan:
         for name, bound in config.constraints.items()
         if bound.of_teacher is not None
     )
-    check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
+    missing = missing_function(config.space, shape, classes, devices)
+    check_constraints(lambda: sample(config.space, rng), costs, bounds, shares, missing)
     check_sampler(config, costs)
     return Plan(config, data, reference, bounds, () if online else taps, online, costs, devices)
 

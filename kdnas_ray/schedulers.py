@@ -28,7 +28,7 @@ class ASHA:
 
     def __post_init__(self) -> None:
         _check_epochs(self.max_epochs)
-        _check_grace(self.grace_epochs, self.max_epochs)
+        _check_grace(self.grace_epochs, self.max_epochs, type(self).grace_epochs)
         if self.reduction_factor < 1.1:
             raise KdnasError(
                 "must be at least 1.1",
@@ -82,7 +82,7 @@ class Extrapolate:
 
     def __post_init__(self) -> None:
         _check_epochs(self.max_epochs)
-        _check_grace(self.grace_epochs, self.max_epochs)
+        _check_grace(self.grace_epochs, self.max_epochs, type(self).grace_epochs)
         for name, least in (("every_epochs", 1), ("top", 1), ("startup_trials", 2)):
             if getattr(self, name) < least:
                 raise KdnasError(
@@ -162,7 +162,14 @@ def replay(scheduler: TrialScheduler, rungs: Iterable[int], curves: Mapping[str,
             scheduler.on_trial_result(None, past, {"epoch": rung, "val_accuracy": curve[rung], "curve": so_far})
 
 
-def _check_grace(epochs: int, max_epochs: int) -> None:
+def _check_grace(epochs: int, max_epochs: int, usual: int) -> None:
+    if 1 <= max_epochs < epochs == usual:  # what was typed is the other number
+        raise KdnasError(
+            f"shorter than the first rung, which is at {epochs} epochs",
+            field="scheduler.max_epochs",
+            value=max_epochs,
+            remedy=f"scheduler.grace_epochs={max_epochs}, or more epochs",
+        )
     if not 1 <= epochs <= max_epochs:
         raise KdnasError(
             "must lie between 1 and max_epochs",

@@ -1,8 +1,10 @@
-"""What does `kdnas init` write? Every default, with the comment that its docstring gives it."""
+"""What do `kdnas init` and `kdnas device show` write? Every key, with the comment that its docstring gives it."""
 
 import dataclasses
 import inspect
+import json
 import re
+import textwrap
 from typing import Any
 
 import yaml
@@ -10,6 +12,7 @@ from pydantic import BaseModel
 
 from kdnas_ray.catalogue import CATALOGUE
 from kdnas_ray.config import SearchConfig
+from kdnas_ray.hardware.devices import DeviceProfile, write
 
 TOP = {
     "task": "What is learned.",
@@ -50,6 +53,20 @@ def commented_yaml() -> str:
         text = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=WIDTH)
         blocks.append(f"# {TOP[key]}{names}\n" + _commented(text, _comments(owner)))
     return "\n".join(blocks)
+
+
+def commented_profile(profile: DeviceProfile) -> str:
+    """YAML of a device profile, above each key what it means and its default; `devices.parse` takes it back."""
+    says, values = _comments(profile), yaml.safe_load(write(profile))
+    blocks = ["# A device profile. Keys with a default may be left out."]
+    for field in dataclasses.fields(profile):
+        usual = {} if field.default_factory is not dataclasses.MISSING else field.default
+        default = "required" if usual is dataclasses.MISSING else f"default {json.dumps(usual)}"
+        comment = textwrap.fill(
+            f"{says[field.name].rstrip('.')} ({default})", WIDTH, initial_indent="# ", subsequent_indent="# "
+        )
+        blocks.append(f"{comment}\n{yaml.safe_dump({field.name: values[field.name]})}".rstrip())
+    return "\n".join(blocks) + "\n"
 
 
 class _Dumper(yaml.SafeDumper):

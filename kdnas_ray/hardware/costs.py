@@ -54,6 +54,19 @@ def cost_function(
     return costs
 
 
+def missing_function(
+    space: Space, shape: Shape, classes: int, devices: Mapping[str, Device]
+) -> Callable[[Architecture], dict[str, tuple[str, ...]]]:
+    """What the devices with a profile lack for an architecture, as `roofline.unsupported`, by name of the device."""
+
+    def missing(architecture: Architecture) -> dict[str, tuple[str, ...]]:
+        profiles = {name: found for name, found in devices.items() if isinstance(found, DeviceProfile)}
+        parts = operators(lambda: space.build(architecture, shape, classes), shape)
+        return {name: unsupported(parts, profile) for name, profile in profiles.items()}
+
+    return missing
+
+
 def teacher_costs(model: nn.Module, shape: Shape, devices: Mapping[str, Device]) -> Costs:
     """The same numbers of a network that is there already; those of a teacher that is no PyTorch network are left out.
 

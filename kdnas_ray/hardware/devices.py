@@ -1,6 +1,7 @@
 """What can a piece of hardware do? Profiles in YAML, ours by name and a user's by path."""
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -116,7 +117,15 @@ def device(text: str) -> DeviceProfile:
         return parse(read_text(text), text)
     profiles = shipped()
     if text not in profiles:
-        close = difflib.get_close_matches(text, profiles, n=1)
+        if os.path.isfile(text):  # unlike that of pathlib, silent about names that no file can have
+            raise KdnasError(
+                "this file is no profile",
+                field="devices",
+                value=text,
+                remedy="give the YAML file of a profile, or the JSON file that `kdnas device fit` made of measurements",
+            )
+        files = [text + suffix for suffix in SUFFIXES if os.path.isfile(text + suffix)]
+        close = files[:1] or difflib.get_close_matches(text, profiles, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise KdnasError("unknown device", field="devices", value=text, remedy=hint + _known())
     return profiles[text]
@@ -237,4 +246,4 @@ def _wrong(name: str, value: Any, remedy: str) -> KdnasError:
 
 
 def _known() -> str:
-    return f"known: {', '.join(shipped())}; or the path of a YAML file"
+    return f"known: {', '.join(shipped())}; or the path of a YAML file, or of the JSON file of `kdnas device fit`"

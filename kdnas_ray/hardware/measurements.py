@@ -1,6 +1,7 @@
 """What is read and written when a device is learned from few measurements: tables, the list to measure, its results."""
 
 import csv
+import importlib.util
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -9,16 +10,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from kdnas_ray.hardware.devices import shipped
 from kdnas_ray.hardware.few_shot import LEAST, Array, Known, known_devices
+from kdnas_ray.hardware.measuring import onnx_bytes
 from kdnas_ray.hardware.operators import operators
 from kdnas_ray.hardware.roofline import latency_ms
+from kdnas_ray.runs import check_creatable
 from search_spaces import Architecture, KdnasError, Shape, Space, first_line, sample
 from search_spaces.notation import notation, parse
 
 ARCHITECTURE = "architecture"
 LATENCY = "latency_ms"
+FILES = "--onnx"  # where the folder of their files is named, for errors
 MODELLED = 400  # architectures on which the shipped profiles are modelled where there is no table
 CLASSES = 10  # of the modelled networks; the classifier hardly counts
 ATTEMPTS = 20  # draws for each architecture wanted, before a space is taken to have no more
@@ -115,8 +120,48 @@ def distinct(space: Space, count: int, seed: int) -> list[Architecture]:
     return list(found)
 
 
-def write_proposal(path: Path, space: Space, architectures: Iterable[Architecture]) -> None:
+def check_files(folder: Path) -> None:
+    """Refuses a folder that `write_files` could not make.
+
+    Raises:
+        KdnasError: it holds something already or cannot be made, or what writes ONNX is not installed.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        remedy = 'pip install "kdnas_ray[export]"'
+        raise KdnasError("needs onnx, not installed here", field=FILES, value=str(folder), remedy=remedy)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise KdnasError("exists already", field=FILES, value=str(folder), remedy="choose another folder, or remove it")
+    check_creatable(folder, FILES)
+
+
+def write_files(folder: Path, space: Space, architectures: Iterable[Architecture], shape: Shape) -> list[Path]:
+    """An ONNX file of each architecture with random weights, for one input: floating point `images [1, C, H, W]`.
+
+    Args:
+        folder: to create.
+        space: of the architectures.
+        architectures: to write, in this order.
+        shape: channels, height and width of an input.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, architecture in enumerate(architectures, start=1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = space.build(architecture, shape, CLASSES).eval()
+        paths.append(folder / f"{number:03}.onnx")
+        paths[-1].write_bytes(onnx_bytes(network, torch.zeros(1, *shape)))
+    return paths
+
+
+def write_proposal(path: Path, space: Space, architectures: Iterable[Architecture], files: Sequence[Path] = ()) -> None:
     """A CSV file of architectures in the space's notation, with latencies to be filled in.
+
+    Args:
+        path: of the file.
+        space: of the architectures.
+        architectures: a row each.
+        files: one of each architecture, for a column `file`; none without that column.
 
     Raises:
         KdnasError: it exists already, it might hold measurements; or it cannot be written.
@@ -124,8 +169,11 @@ def write_proposal(path: Path, space: Space, architectures: Iterable[Architectur
     try:
         with path.open("x", encoding="utf8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([ARCHITECTURE, LATENCY])
-            writer.writerows([notation(space, architecture), ""] for architecture in architectures)
+            writer.writerow([ARCHITECTURE, LATENCY] + (["file"] if files else []))
+            rows = [[notation(space, architecture), ""] for architecture in architectures]
+            if files:
+                rows = [[*row, str(file)] for row, file in zip(rows, files, strict=True)]
+            writer.writerows(rows)
     except FileExistsError as error:
         remedy = "it may hold measurements: choose another file"
         raise KdnasError("exists already", field="--out", value=str(path), remedy=remedy) from error
@@ -161,7 +209,8 @@ def read_measurements(path: Path, space: Space) -> tuple[list[Architecture], lis
                 field=where,
                 remedy="put an architecture with a comma in quotes, write 1.5 and not 1,5",
             )
-        architecture = _parsed(space, (row[ARCHITECTURE] or "").strip(), where)
+        text = (row[ARCHITECTURE] or "").strip()
+        architecture = _parsed(space, text, where, "if it is of another space, name that: --space")
         if architecture in seen:
             raise KdnasError(
                 f"the same architecture as in row {seen[architecture]}",
@@ -207,10 +256,13 @@ def _milliseconds(text: str | None, where: str) -> float:
     return value
 
 
-def _parsed(space: Space, text: str, where: str) -> Architecture:
+def _parsed(space: Space, text: str, where: str, otherwise: str = "") -> Architecture:
     try:
         return parse(space, text)
     except KdnasError as error:
         raise KdnasError(
-            f"no architecture of this space: {error.problem}", field=where, value=text, remedy=error.remedy
+            f"no architecture of this space: {error.problem}",
+            field=where,
+            value=text,
+            remedy="; ".join(filter(None, (error.remedy, otherwise))),
         ) from error

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,19 @@ def fastest(rounds: Iterable[Latency]) -> Latency:
     return min(rounds, key=lambda latency: latency.median_ms)
 
 
-def check_runtime(runtime: str) -> None:
+def check_runtime(runtime: str, others: Sequence[str] = ()) -> None:
     """Refuses a runtime that there is not.
+
+    Args:
+        runtime: to measure on.
+        others: further names that the message lists.
 
     Raises:
         KdnasError: it is unknown, or not installed.
     """
     if runtime not in RUNTIMES:
-        raise KdnasError("unknown runtime", field="--runtime", value=runtime, remedy=f"known: {', '.join(RUNTIMES)}")
+        known = ", ".join((*RUNTIMES, *others))
+        raise KdnasError("unknown runtime", field="--runtime", value=runtime, remedy=f"known: {known}")
     if runtime == "onnx":
         try:
             import onnxruntime  # noqa: F401 (only whether it is there)

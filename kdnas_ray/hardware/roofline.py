@@ -5,6 +5,7 @@ from math import ceil
 
 from kdnas_ray.hardware.devices import EVERY, DeviceProfile
 from kdnas_ray.hardware.operators import ACTIVATIONS, CONVOLUTIONS, Operator, Operators
+from kdnas_ray.objectives import MEMORY
 
 FUSING = (*CONVOLUTIONS, "linear", "add")  # what an activation right after it becomes a part of
 
@@ -84,7 +85,7 @@ def unsupported(network: Operators, profile: DeviceProfile) -> tuple[str, ...]:
     """Kinds of operators that the network has and the device lacks; `memory` where it does not fit."""
     lacking = [kind for kind in profile.lacks if any(operator.kind == kind for operator in network.each)]
     full = profile.memory_bytes is not None and memory_bytes(network, profile) > profile.memory_bytes
-    return (*lacking, *(["memory"] if full else []))
+    return (*lacking, *([MEMORY] if full else []))
 
 
 def memory_bytes(network: Operators, profile: DeviceProfile) -> float:

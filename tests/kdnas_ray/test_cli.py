@@ -169,16 +169,20 @@ def test_draw_when_given_an_architecture_then_writes_its_drawing_and_prints_its_
 
 def test_draw_when_given_none_then_draws_a_random_one_of_the_seed_within_the_options(kdnas):
     drawn = []
-    for seed in ("1", "1", "2"):
-        code, out, _ = kdnas("draw", "resnet", "space.widths=16", "space.stages=1", "--seed", seed)
+    for number, seed in enumerate(("1", "1", "2")):
+        code, out, _ = kdnas(
+            "draw", "resnet", "space.widths=16", "space.stages=1", "--seed", seed, "--out", f"{number}.svg"
+        )
         assert code == 0
         file, _, text = out.partition("  ")
         assert json.loads(text)["stage1.width"] == 16
         drawn.append((text, Path(file).read_text()))
     assert drawn[0] == drawn[1] != drawn[2]
     assert ">width 16</text>" in drawn[0][1]
-    # What is printed can be drawn again.
-    assert kdnas("draw", "resnet", drawn[0][0], "space.widths=16", "space.stages=1")[1] == f"{file}  {drawn[0][0]}"
+    # What is printed can be drawn again, to another file.
+    words = ["draw", "resnet", drawn[0][0].strip(), "space.widths=16", "space.stages=1"]
+    assert kdnas(*words)[1] == f"architecture.svg  {drawn[0][0]}"
+    assert_refused(kdnas(*words), "--out = 'architecture.svg'", "exists already", "choose another file")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,14 @@
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 
-from kdnas_ray.compress import amount, compression
+from kdnas_ray.compress import amount, compression, in_options, milliseconds
+from kdnas_ray.config import Bound
 from kdnas_ray.hardware.counting import count
+from kdnas_ray.hardware.few_shot import fit, known_devices, save
+from kdnas_ray.hardware.measurements import distinct
 from search_spaces import KdnasError, ResNetSpace, sample
 from search_spaces.resnet import build_resnet, resnet_point
 from trainables.model_files import save_student
@@ -30,8 +34,54 @@ def test_compression_when_a_latency_is_given_then_is_bounded_on_the_device():
     config = compression("resnet10", "digits", width=4, latency_ms=5, device="cortex-m7", overrides=("seed=3",))
     assert config.devices == ["cortex-m7"]
     assert config.constraints["latency_ms/cortex-m7"].max == 5
+    assert config.constraints["latency_ms/cortex-m7"].of_teacher == 1  # no student is slower than its teacher
     assert config.constraints["params"].of_teacher == 1
     assert config.seed == 3
+
+
+def test_compression_when_the_device_is_a_model_of_measurements_then_the_teachers_latency_is_not_asked(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    drawn = distinct(ResNetSpace(), 60, 0)
+    known = known_devices(drawn, np.log([[1.0 + index for index in range(60)]]))
+    save(fit(known, drawn[:9], range(1, 10), space="resnet", name="phone"), tmp_path / "phone.json")
+    bound = compression("resnet10", "digits", latency_ms=5, device="phone.json").constraints["latency_ms/phone"]
+    assert (bound.max, bound.of_teacher) == (5, None)
+
+
+@pytest.mark.parametrize(
+    ("bound", "tight", "field", "value", "typed"),
+    [
+        ({"params": Bound(max=10)}, (10, 1_234_567), "--target-params", 10, "--target-params 1234567 "),
+        ({"params": Bound(of_teacher=1)}, (50, 60), "constraints.params.of_teacher", 1, "params.of_teacher=1.2 "),
+        ({"latency_ms/mine": Bound(max=5, of_teacher=1)}, (5, 6.25), "--latency-ms", 5, "--latency-ms 6.25 "),
+        (
+            {"latency_ms/mine": Bound(max=5, of_teacher=1)},
+            (3, 4),
+            "constraints.latency_ms.of_teacher",
+            1,
+            "constraints.latency_ms.of_teacher=1.34 ",
+        ),
+        ({"flops": Bound(max=10)}, (10, 20), "constraints.flops.max", 10, "constraints.flops.max=20 "),
+    ],
+)
+def test_refusal_when_no_student_keeps_the_bounds_then_is_in_the_options_that_were_typed(
+    bound, tight, field, value, typed
+):
+    error = KdnasError("none keeps them", field="constraints", value={}, remedy="constraints='{…}' would do")
+    found = in_options(error, dict.fromkeys(bound, tight), bound)
+    assert (found.field, found.value, found.problem) == (field, value, "none keeps them")
+    assert typed in found.remedy
+    assert in_options(error, {}, bound) is error
+
+
+@pytest.mark.parametrize("text", ["", "3ms", "-3", "0", "nan", "inf"])
+def test_milliseconds_when_they_are_none_then_are_refused(text):
+    with pytest.raises(KdnasError, match="milliseconds") as caught:
+        milliseconds(text, "--latency-ms")
+    assert (caught.value.field, caught.value.value) == ("--latency-ms", text)
+    assert milliseconds("0.5", "--latency-ms") == 0.5
 
 
 @pytest.mark.parametrize(("widths", "taps"), [((4, 4, 4, 4), 3), ((4, 4), 1), ((4,), 0)])

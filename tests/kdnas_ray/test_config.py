@@ -324,6 +324,9 @@ def test_layers_when_written_in_the_configuration_then_are_read_back_and_refused
         ({"sampler": {"name": "nsga2", "population": 1}}, "sampler.population"),
         ({"scheduler": {"max_epochs": 0}}, "scheduler.max_epochs"),
         ({"scheduler": {"grace_epochs": 28}}, "scheduler.grace_epochs"),
+        ({"scheduler": {"max_epochs": 2}}, "scheduler.max_epochs"),
+        ({"scheduler": {"max_epochs": 1, "grace_epochs": 2}}, "scheduler.grace_epochs"),
+        ({"scheduler": {"name": "extrapolate", "max_epochs": 2}}, "scheduler.max_epochs"),
         ({"scheduler": {"reduction_factor": 1}}, "scheduler.reduction_factor"),
         ({"scheduler": {"reduction_factor": math.nan}}, "scheduler.reduction_factor"),
         ({"evaluator": {"name": "scratch", "epochs": 3}}, "evaluator.epochs"),
@@ -514,6 +517,7 @@ def test_one_teacher_leaves_no_choice_between_ensembles():
     assert two.recipes.ensembles == ("average", "entropy")
 
 
+SEVERAL = "'constraints={latency_ms/npu-small: 0.5, latency_ms/cortex-m7: 3}'"
 PROFILE = "name: mine\nflops_per_s: 1e9\nbytes_per_s: 1e9\n"
 
 
@@ -553,14 +557,26 @@ def test_numbers_on_a_device_when_read_then_carry_its_name_and_the_device_is_lis
 @pytest.mark.parametrize(
     ("data", "field", "words"),
     [
-        ({"constraints": {"latency_ms": 5}}, "latency_ms", "devices: [npu-small]"),
+        ({"constraints": {"latency_ms": 5}}, "constraints.latency_ms", "{latency_ms: {device: npu-small, max: 5}}"),
+        (
+            {"constraints": {"latency_ms": {"of_teacher": 0.5}}},
+            "constraints.latency_ms",
+            "{latency_ms: {device: npu-small, of_teacher: 0.5}}",
+        ),
+        ({"constraints": {"latency_ms": "5ms"}}, "constraints.latency_ms", "milliseconds, constraints.latency_ms=0.5"),
+        ({"constraints": {"memory_mb": "20kB"}}, "constraints.memory_mb", "megabytes, constraints.memory_mb=0.02"),
+        ({"constraints": {"memory_mb": {"max": "2e"}}}, "constraints.memory_mb.max", "megabytes"),
+        ({"constraints": {"latency_ms": {"device": "npu-small"}}}, "constraints.latency_ms", "`max`"),
+        ({"constraints": {"latency_ms": {"npu-small": 1, "cortex-m7": 2}}}, "constraints.latency_ms", SEVERAL),
+        ({"constraints": {"latency_ms": [{"device": "npu-small", "max": 1}]}}, "constraints.latency_ms", SEVERAL),
+        ({"constraints": {"latency_ms": {"mx": 5}}}, "constraints.latency_ms.mx", "did you mean 'max'"),
         (within(5, "npu-smal"), "devices", "did you mean 'npu-small'"),
         ({"constraints": {"latency": 5}}, "constraints", "did you mean 'latency_ms'"),
         (within("5 ms"), "constraints.latency_ms.max", "number"),
         (within(0), "constraints.latency_ms.max", "more than 0"),
         ({"constraints": {"params": {"device": "npu-small", "max": 5}}}, "params", "leave the device out"),
         ({"constraints": {"latency_ms/npu-small": {"device": "cortex-m7", "max": 5}}}, "latency_ms/npu-small", "one"),
-        ({"objectives": ["val_accuracy", "latency_ms"]}, "latency_ms", "devices"),
+        ({"objectives": ["val_accuracy", "latency_ms"]}, "objectives", "latency_ms/npu-small"),
         ({"devices": ["tpu"]}, "devices", "known: "),
         ({"devices": "npu-small"}, "devices", "list"),
     ],

@@ -3,7 +3,9 @@
 `kdnas device propose` and `fit` with their CSV files: `hardware/test_measurements.py`.
 """
 
+import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Any
 import pytest
 
 from kdnas_ray import cli
-from kdnas_ray.hardware import calibrating
-from kdnas_ray.hardware.devices import device, shipped
+from kdnas_ray.hardware import calibrating, measurements
+from kdnas_ray.hardware.devices import DeviceProfile, device, shipped
 from kdnas_ray.hardware.measuring import Latency
 
 PROFILE = "name: mine\nflops_per_s: 1e9\nbytes_per_s: 1e9\n"
@@ -65,6 +67,16 @@ def test_show_when_given_a_name_or_a_file_then_prints_what_can_be_read_again(kdn
         assert (code, err) == (0, "")
         Path("again.yaml").write_text(out)
         assert device("again.yaml") == device(name)
+        above = dict(zip(out.splitlines()[1:], out.splitlines(), strict=False))
+        keys = [line for line in above if re.match(r"\w+:", line)]
+        assert [line.partition(":")[0] for line in keys] == [field.name for field in dataclasses.fields(DeviceProfile)]
+        assert all(above[line].startswith("# ") for line in keys)
+
+
+def test_show_when_a_summary_has_several_lines_then_can_be_read_again(kdnas):
+    Path("odd.yaml").write_text(PROFILE + "summary: \"fast: # yes\\n  name: no\\n# 'quoted'\"\n")
+    Path("again.yaml").write_text(kdnas("device", "show", "odd.yaml")[1])
+    assert device("again.yaml") == device("odd.yaml")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +111,10 @@ def test_show_when_the_file_is_no_profile_then_names_the_key_and_what_to_do(kdna
     [
         (["show", "npu-smal"], ["'npu-smal'", "did you mean 'npu-small'"]),
         (["show", "."], ["'.'", "unknown device"]),
+        (["show", "mine"], ["'mine'", "unknown device", "did you mean 'mine.yaml'?", "kdnas device fit"]),
+        (["show", "done.csv"], ["'done.csv'", "no profile", "kdnas device fit"]),
+        (["propose", "resnet", "--out", "done.csv"], ["--out = 'done.csv'", "exists already"]),
+        (["propose", "resnet", "--onnx", "full"], ["--onnx = 'full'", "exists already", "another folder"]),
         (["calibrate", "--out", "mine.yaml"], ["--out = 'mine.yaml'", "exists already", "another file"]),
         (["calibrate", "--out", "here.txt"], ["--out = 'here.txt'", "ends in .yaml"]),
         (["calibrate", "--out", "a b.yaml"], ["--out = 'a b'", "letters"]),
@@ -113,7 +129,11 @@ def test_show_when_the_file_is_no_profile_then_names_the_key_and_what_to_do(kdna
         (["propose", "resnet", "--input", "3x32x9999"], ["--input", "between 1 and 1024"]),
     ],
 )
-def test_device_when_an_argument_is_wrong_then_names_it_and_what_to_do(kdnas, words, parts):
+def test_device_when_an_argument_is_wrong_then_names_it_and_what_to_do(kdnas, monkeypatch, words, parts):
+    Path("done.csv").write_text("architecture,latency_ms\n")
+    Path("full").mkdir()
+    Path("full/mine").touch()
+    monkeypatch.setattr(measurements, "modelled_table", None)  # refused before any work
     assert_refused(kdnas("device", *words), *parts)
     assert Path("mine.yaml").read_text() == PROFILE
 
@@ -165,7 +185,8 @@ def test_latency_when_devices_are_named_then_has_a_line_for_each(kdnas):
         (["latency", "resnet", "--device", "tpu"], ["'tpu'", "known: cortex-m7"]),
         (["latency", "resnet", "--device", "mine.yaml", "--device", "too.yaml"], ["'mine'", "two devices of one name"]),
         (["latency", "resnet", "--shape", "3x32"], ["--shape = '3x32'", "3x32x32"]),
-        (["latency", "resnet", "--runtime", "tflite"], ["--runtime = 'tflite'", "known: onnx"]),
+        (["latency", "resnet", "--runtime", "tflite"], ["--runtime = 'tflite'", "known: onnx", "none"]),
+        (["latency", ".", "--shape", "3x8x8"], ["--shape = '3x8x8'", "leave it out"]),
         (["latency", "resnet", "{}"], ["architecture", "missing"]),
         (["compress", "--teacher", "resnet18"], ["--target-params", "how small?"]),
         (["compress", "--teacher", "vgg", "--target-params", "1M"], ["--teacher = 'vgg'", "resnet152"]),
@@ -173,8 +194,16 @@ def test_latency_when_devices_are_named_then_has_a_line_for_each(kdnas):
         (["compress", "--teacher", "resnet18", "--latency-ms", "5"], ["--device", "kdnas device list"]),
         (["compress", "--teacher", "resnet18", "--latency-ms", "5", "--device", "tpu"], ["'tpu'", "known: "]),
         (["compress", "--teacher", "resnet18", "--latency-ms", "0", "--device", "mine.yaml"], ["more than 0"]),
+        (
+            ["compress", "--teacher", "resnet10", "--latency-ms", "3ms", "--device", "mine.yaml"],
+            ["--latency-ms = '3ms'", "milliseconds", "--latency-ms 3"],
+        ),
+        (
+            ["compress", "--teacher", "resnet10", "--width", "4", "--target-params", "10"],
+            ["--target-params = 10", "--target-params 1", "would do"],
+        ),
         (["config", "constraints.latency_ms=5ms", "devices=[mine.yaml]"], ["= '5ms'", "give a number"]),
-        (["config", "constraints.latency_ms=5"], ["latency_ms", "on which device?"]),
+        (["config", "constraints.latency_ms=5"], ["constraints.latency_ms = 5", "on which device?"]),
         (["config", "constraints.latency_ms=-5", "devices=[mine.yaml]"], ["= -5", "more than 0"]),
         (["config", "constraints.latency_ms=.inf", "devices=[mine.yaml]"], ["= inf", "finite number"]),
         (["config", "devices=[5]"], ["devices.0 = 5", "give a text"]),
@@ -185,11 +214,16 @@ def test_latency_when_devices_are_named_then_has_a_line_for_each(kdnas):
         ),
         (
             ["search", *ONE_STAGE, within("lacking.yaml", 5)],
-            ["lacking lacks 1 of its operators", "another device"],
+            ["devices = 'lacking'", "lacking cannot run linear", "another device"],
+        ),
+        (
+            ["search", *ONE_STAGE, within("full.yaml", 5)],
+            ["devices = 'full'", "full has not enough memory", "smaller choices"],
         ),
     ],
 )
 def test_bound_or_device_when_wrong_then_is_refused_before_any_work(kdnas, words, parts):
     Path("too.yaml").write_text(PROFILE.replace("bytes_per_s: 1e9", "bytes_per_s: 2e9"))
     Path("lacking.yaml").write_text(PROFILE.replace("mine", "lacking") + "lacks: [linear]\n")
+    Path("full.yaml").write_text(PROFILE.replace("mine", "full") + "memory_bytes: 9\n")
     assert_refused(kdnas(*words), *parts)

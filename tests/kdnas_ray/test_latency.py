@@ -16,6 +16,7 @@ from kdnas_ray.runs import append_jsonl
 from search_spaces import Architecture, KdnasError, NASBench201Space
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
+CELL_DECISIONS = NASBench201Space().parse(CELL)
 
 
 def test_latency_when_of_an_architecture_then_is_modelled_for_each_device():
@@ -87,13 +88,34 @@ def test_latency_when_of_several_inputs_then_a_model_of_measurements_refuses(tmp
         ("resnet", ["space.widths=[0]"], {}, "space.widths"),
         ("resnet", [], {"runtime": "tflite"}, "--runtime"),
         (".", [], {}, "RUN"),
-        (".", ["c0001"], {}, "ARCHITECTURE"),
+        (".", ["c0001"], {}, "RUN"),
+        (".", [], {"shape": "1x8x8"}, "--shape"),
     ],
 )
 def test_latency_when_something_is_wrong_then_names_it(what, words, options, field):
     with pytest.raises(KdnasError) as caught:
         latency(what, words, **{"runtime": "none", **options})
     assert (caught.value.field, caught.value.exit_code) == (field, 2)
+
+
+def test_latency_when_of_a_candidate_of_a_run_then_is_that_ones_for_the_runs_input(run, row):
+    (run / "config.yaml").write_text(yaml.safe_dump({"space": {"name": "nasbench201", "width": 8}}))
+    append_jsonl(run / "candidates.jsonl", row(3, "pruned", [0.5]) | {"architecture": CELL_DECISIONS.to_json()})
+    found = latency(str(run), ["c0003"], devices=["npu-small"], runtime="none")
+    expected = latency("nasbench201", [CELL, "space.width=8"], shape="1x8x8", devices=["npu-small"], runtime="none")
+    assert found == expected
+    with pytest.raises(KdnasError, match="no such candidate") as caught:
+        latency(str(run), ["c9999"], runtime="none")
+    assert (caught.value.field, caught.value.value) == ("CANDIDATE", "c9999")
+
+
+def test_latency_when_the_run_searched_a_table_then_the_input_is_the_tables(run, row, tmp_path):
+    (tmp_path / "table.json").write_text("{}")
+    columns = {"metric": "val", "test": "test"}
+    evaluator = {"name": "table", "path": str(tmp_path / "table.json"), **columns, "shape": [3, 16, 16], "classes": 7}
+    (run / "config.yaml").write_text(yaml.safe_dump({"space": {"name": "nasbench201"}, "evaluator": evaluator}))
+    append_jsonl(run / "candidates.jsonl", row(0, "complete", [0.5]) | {"architecture": CELL_DECISIONS.to_json()})
+    assert latency(str(run), ["c0000"], runtime="none")["shape"] == [3, 16, 16]
 
 
 def test_candidate_when_of_a_run_then_is_the_one_named_or_the_best(run, row):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdnas_ray.config import Bound
-from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, excess, limits
+from kdnas_ray.objectives import CONSTRAINABLE, MEMORY, OBJECTIVES, UNSUPPORTED, excess, limits, over_text
 from search_spaces import KdnasError
 from trainables.proxies import PROXIES
 
@@ -67,3 +67,17 @@ def test_excess_when_half_too_much_then_is_one_half():
 def test_excess_when_compared_then_is_positive_exactly_where_the_bound_is_broken(cost, bound):
     assert (excess({"params": cost}, {"params": bound})["params"] > 0) == (cost / bound > 1)
     assert excess({"params": bound}, {"params": bound})["params"] == 0
+
+
+@pytest.mark.parametrize(
+    ("missing", "text"),
+    [
+        ({"mine": ("hardswish", "norm")}, "mine cannot run hardswish, norm"),
+        ({"mine": (MEMORY,)}, "mine has not enough memory for it"),
+        ({"mine": ("hardswish", MEMORY)}, "mine cannot run hardswish, mine has not enough memory for it"),
+        (None, "mine lacks 2 of its operators, or the memory for it"),
+    ],
+)
+def test_over_text_when_a_device_lacks_something_then_says_what_where_it_is_known(missing, text):
+    name = f"{UNSUPPORTED}/mine"
+    assert over_text({name: 2.0, "params": 5}, {name: 0.0, "params": 9}, missing) == text

@@ -66,6 +66,10 @@ def test_device_when_misspelt_or_missing_then_says_what_is_there(tmp_path):
         device(str(tmp_path / "none.yaml"))
     with pytest.raises(KdnasError, match="cannot be read"):
         device("odd\0.yaml")
+    with pytest.raises(KdnasError, match="unknown device"):
+        device("odd\0")
+    with pytest.raises(KdnasError, match="unknown device"):
+        device("long" * 999)
 
 
 def test_profile_when_python_then_wants_three_numbers_only():

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
 from kdnas_ray import cli
 from kdnas_ray.hardware import measurements
@@ -83,6 +84,33 @@ def test_propose_when_the_space_has_numbers_then_writes_its_json(kdnas):
         assert len(list(csv.DictReader(file))) == 6
 
 
+def test_propose_when_files_are_asked_for_then_each_architecture_has_one_that_runs(kdnas):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    words = ["space.width=4", "--input", "1x8x8", "--count", "6", "--out", "m.csv", "--onnx", "new/files"]
+    assert kdnas("propose", "nasbench201", *words)[0] == 0
+    lines = Path("m.csv").read_text().splitlines()
+    rows = list(csv.DictReader(lines))
+    assert [row["file"] for row in rows] == [f"new/files/{number:03}.onnx" for number in range(1, 7)]
+    space, images = NASBench201Space(width=4), torch.rand(1, 1, 8, 8)
+    for row in rows:
+        torch.manual_seed(0)
+        logits = space.build(space.parse(row["architecture"]), (1, 8, 8), 10).eval()(images)
+        found = onnxruntime.InferenceSession(row["file"]).run(None, {"images": images.numpy()})[0]
+        np.testing.assert_allclose(found, logits.detach().numpy(), rtol=1e-3, atol=1e-5)
+    filled = [line.replace(",,", f",{number}.5,") for number, line in enumerate(lines)]
+    Path("m.csv").write_text("\n".join(filled))
+    assert measurements.read_measurements(Path("m.csv"), space)[1] == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+
+
+def test_propose_when_onnx_is_not_installed_then_files_are_refused_before_any_work(kdnas, monkeypatch):
+    monkeypatch.setattr(measurements.importlib.util, "find_spec", lambda name: None)
+    code, _, err = kdnas("propose", "nasbench201", "--onnx", "files")
+    assert code == 2
+    assert "kdnas_ray[export]" in err
+    assert not Path("measure.csv").exists()
+    assert not Path("files").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -127,7 +155,7 @@ CELLS = [SPACE.notation(cell) for cell in measurements.distinct(SPACE, 8, 0)]
         ("architecture,latency_ms", {2: f"{CELLS[2]},1,5"}, ["row 4", "1.5"]),
         ("architecture,latency_ms", {2: f"{CELLS[2]},nan"}, ["row 4", "positive"]),
         ("architecture,latency_ms", {2: f"{CELLS[2]},-1"}, ["row 4", "positive"]),
-        ("architecture,latency_ms", {2: "|conv~0|,3"}, ["row 4", "no architecture"]),
+        ("architecture,latency_ms", {2: "|conv~0|,3"}, ["row 4", "no architecture", "--space"]),
         ("architecture,latency_ms", {2: f"{CELLS[0]},3"}, ["row 4", "row 2", "median"]),
         ("architecture,latency_ms", dict.fromkeys(range(4)), ["too few", "20"]),
         ("architecture,latency_ms", {i: f"{CELLS[i]},7" for i in range(8)}, ["the same"]),
