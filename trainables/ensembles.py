@@ -2,7 +2,8 @@
 
 Shapes: T teachers, B samples of a batch, K classes. A policy weighs the teachers, sample by sample; the mixture of
 their softened outputs is what the student learns from. For KD this is the weighted sum of the teachers' own losses
-up to a constant: `sum_t w_t KL(p_t || q) = KL(sum_t w_t p_t || q) + const`.
+up to a constant: `sum_t w_t KL(p_t || q) = KL(sum_t w_t p_t || q) + const`. Of labels the probabilities are mixed one
+by one, of values the outputs themselves.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces import Registry
+from trainables.tasks.base import Targets
 
 Policy = Callable[[Tensor, Tensor, float, Tensor, Tensor], Tensor]
 EPSILON = 1e-7
@@ -145,6 +147,7 @@ ENSEMBLES: Registry[Policy] = Registry(
     ("gradient", gradient),
     ("random", one_at_random),
 )
+ANY_TARGETS = ("average", "random")  # the others read a softmax: they are for classes alone
 
 
 def combine(
@@ -154,6 +157,7 @@ def combine(
     policy: str = "average",
     shares: Sequence[float] = (),
     student: Tensor | None = None,
+    targets: Targets = "classes",
 ) -> Tensor:
     """Logits `[B, K]` of one teacher that, softened at this temperature, answers with the mixture.
 
@@ -164,6 +168,7 @@ def combine(
         policy: name of an entry of `ENSEMBLES`.
         shares: how much each teacher counts beside the policy, `[T]`, not all 0; empty for all alike.
         student: the student's logits, `[B, K]`, for policies that read them; all 0 where left out.
+        targets: of the task; labels and values know the policies of `ANY_TARGETS` only.
     """
     if len(logits) == 1:
         return logits[0]
@@ -176,7 +181,11 @@ def combine(
     if shares and policy != "random":
         weights = weights * counts[:, None]
         weights = weights / weights.sum(dim=0).clamp_min(EPSILON)
-    mixture = (
-        F.log_softmax(logits / temperature, dim=2) + weights.clamp_min(torch.finfo(weights.dtype).tiny).log()[..., None]
-    )
+    if targets == "values":
+        return (weights[..., None] * logits).sum(dim=0)
+    shares_log = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()[..., None]
+    if targets == "labels":
+        on, off = ((F.logsigmoid(x / temperature) + shares_log).logsumexp(dim=0) for x in (logits, -logits))
+        return temperature * (on - off)
+    mixture = F.log_softmax(logits / temperature, dim=2) + shares_log
     return temperature * mixture.logsumexp(dim=0)

@@ -369,7 +369,7 @@ def train_teacher(
         views=settings.views,
         seed=seed,
     )
-    training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs)
+    training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs, targets=task.targets)
     if checkpoint is not None and restore_training(checkpoint, training):
         say(f"Training the {whom}: going on after epoch {training.epoch}")
     last = settings.last_epoch
@@ -385,7 +385,7 @@ def train_teacher(
             ) from error
         if checkpoint is not None and epoch < last:
             checkpoint = _kept(checkpoint, training, say)
-        say(f"Training the {whom}: epoch {epoch}/{last}, validation accuracy {point['val_accuracy']:.4f}")
+        say(f"Training the {whom}: epoch {epoch}/{last}, validation {task.metric_name} {point['val_accuracy']:.4f}")
     meta = {
         "space": {"name": SPACES.name_of(ResNetSpace), "stages": len(settings.widths)},
         "architecture": architecture.to_json(),

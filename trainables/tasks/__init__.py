@@ -3,7 +3,14 @@
 from search_spaces import Registry
 from trainables.tasks.digits import DigitsTask
 from trainables.tasks.images import ImagesTask
+from trainables.tasks.table import TableTask
 
-TASKS: Registry[type] = Registry("task", ("digits", DigitsTask), ("images", ImagesTask))
+TASKS: Registry[type] = Registry(
+    "task",
+    ("digits", DigitsTask),
+    ("images", ImagesTask),
+    ("table", TableTask),
+    needs=("load", "loss", "metric", "targets", "metric_name", "augmentation"),
+)
 
-__all__ = ["TASKS", "DigitsTask", "ImagesTask"]
+__all__ = ["TASKS", "DigitsTask", "ImagesTask", "TableTask"]
