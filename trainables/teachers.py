@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import pickle
@@ -31,8 +32,9 @@ from search_spaces.resnet import BLOCKS, build_resnet, resnet_architecture
 from trainables import bank as banks
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, Point, Training, evaluate, start, train
-from trainables.model_files import load_student, restore_training, save_student, save_training
+from trainables.model_files import load_student, more_meta, restore_training, save_student, save_training
 from trainables.recipe import Recipe, Temperature
+from trainables.tasks import TASKS
 from trainables.tasks.base import Data, Task
 
 Say = Callable[[str], None]
@@ -310,7 +312,7 @@ def obtain(
         meta = load_student(Path(settings.path))[1] if isinstance(settings, FolderTeacher) else {}
         name = str(settings.path) if isinstance(settings, FolderTeacher) else settings.factory
         return Teacher(name, model, _answers_digest(settings, model, loss), accuracy, meta=meta)
-    parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed]
+    parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed, *_own_code(task)]
     if isinstance(settings, AssistantTeacher):
         parts.append(_its_teacher(previous).digest)
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -393,6 +395,7 @@ def train_teacher(
         "classes": list(data.classes),
         "mean": list(data.mean),
         "std": list(data.std),
+        **more_meta(task.targets, data),
     }
     accuracy = training.curve[-1]["val_accuracy"]
     return Teacher(TEACHERS.name_of(settings), model.eval(), _weights_digest(model), accuracy, training.curve, meta)
@@ -430,6 +433,17 @@ def read_teacher(folder: Path) -> Teacher:
             value=str(folder),
             remedy="delete the folder: the teacher is trained again",
         ) from error
+
+
+def _own_code(task: Task) -> list[Any]:
+    """What else decides what a user's own task teaches: its options and the file with its loss; nothing for ours."""
+    if type(task) in TASKS.values():
+        return []
+    try:
+        code = hashlib.sha256(Path(inspect.getfile(type(task))).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # made in an interactive session
+        code = ""
+    return [type(task).__qualname__, repr(task), code]
 
 
 def _its_teacher(previous: Teacher | None) -> Teacher:

@@ -99,11 +99,12 @@ def check_targets(name: str, loss: Loss, targets: Targets) -> None:
     """
     if not loss.suits(targets):
         fit = [other for other, its in LOSSES.items() if its.reads == loss.reads and its.suits(targets)]
+        fit = [*dict.fromkeys(["kd", *fit] if loss.reads == "logits" else fit)]
         raise KdnasError(
             f"the loss {name!r} is not for a task whose targets are {targets}",
             field="recipe.terms.loss",
             value=name,
-            remedy=f"choose among {', '.join(['kd', *fit] if loss.reads == 'logits' else fit)}",
+            remedy=f"choose among {', '.join(fit)}",
         )
 
 
