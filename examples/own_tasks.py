@@ -9,6 +9,7 @@ from trainables.augment import Augmentation
 from trainables.tasks.base import Data, MultiLabel, Regression, assemble, split, standardised
 
 TRAITS = ("even", "above four", "prime", "closed loop")
+SHIFT, NONE = Augmentation(shift=1), Augmentation()
 DIGITS_WITH = ((0, 2, 4, 6, 8), (5, 6, 7, 8, 9), (2, 3, 5, 7), (0, 6, 8, 9))
 
 
@@ -24,7 +25,7 @@ class TaggedDigits(MultiLabel):
 
     validation: float = 0.2
     test: float = 0.2
-    augmentation: Augmentation = Augmentation(shift=1)
+    augmentation: Augmentation = SHIFT
 
     def load(self, seed: int) -> Data:
         """The data, split by this seed: labels `[N, 4]`, 0 or 1."""
@@ -48,7 +49,7 @@ class Diabetes(Regression):
 
     validation: float = 0.2
     test: float = 0.2
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = NONE
 
     def load(self, seed: int) -> Data:
         """The data, split by this seed: rows are images of one pixel, `[N, 10, 1, 1]`; values `[N, 1]`."""

@@ -114,9 +114,8 @@ def _interface(about: Mapping[str, Any]) -> list[str]:
             f"deviation `{std}` of each channel; this is **not** part of the weights."
         )
     names = ", ".join(f"{index}: {escape(name)}" for index, name in enumerate(about["classes"]))
-    return [
-        f"- reads {read}\n- answers `logits`: float32 `[batch, {len(about['classes'])}]`\n- {OUTPUTS[_targets(about)]}: {names}"
-    ]
+    answer = f"- answers `logits`: float32 `[batch, {len(about['classes'])}]`"
+    return [f"- reads {read}\n{answer}\n- {OUTPUTS[_targets(about)]}: {names}"]
 
 
 def _accuracy(about: Mapping[str, Any]) -> list[str]:

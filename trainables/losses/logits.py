@@ -262,8 +262,8 @@ def dtkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -
 def binary_kd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
     """KD for tasks with any number of labels a sample: each label's probability is matched alone; scalar.
 
-    `T^2 * KL(b(t / T) || b(s / T))` with `b(x) = (sigmoid(x), 1 - sigmoid(x))`, mean over the batch and, as the loss
-    on the true labels, over the labels. A softmax would make labels compete that may hold together.
+    `T^2 * sum_k KL(b(t_k / T) || b(s_k / T))` with `b(x) = (sigmoid(x), 1 - sigmoid(x))`, mean over the batch; summed
+    over the labels as the loss on the true ones. A softmax would make labels compete that may hold together.
 
     Source: Yang 2023, Multi-Label Knowledge Distillation, section 3.2 (MLD, there at T = 1); T as in Hinton 2015.
 
@@ -280,7 +280,7 @@ def binary_kd(student: Answer, teacher: Answer, labels: Tensor, temperature: flo
     s, t = student.logits / temperature, teacher.logits.detach() / temperature
     on, off = F.logsigmoid(t), F.logsigmoid(-t)
     divergence = on.exp() * (on - F.logsigmoid(s)) + off.exp() * (off - F.logsigmoid(-s))
-    return temperature**2 * divergence.mean()
+    return temperature**2 * divergence.sum(dim=1).mean()
 
 
 def output_mse(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:

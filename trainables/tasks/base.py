@@ -127,8 +127,12 @@ class MultiLabel:
     metric_name = "mean average precision"
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Binary cross-entropy, mean over samples and labels, scalar; both `[batch, labels]`, labels 0 or 1."""
-        return F.binary_cross_entropy_with_logits(logits, labels)
+        """Binary cross-entropy, scalar; both `[batch, labels]`, labels 0 or 1.
+
+        Summed over the labels, mean over the samples: each logit's gradient is as steep as with cross-entropy, so that
+        the same learning rates serve. A mean over many labels would hardly move.
+        """
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(logits)
 
     def metric(self, logits: Tensor, labels: Tensor) -> float:
         """Mean over the labels of the average precision, 0 to 1; both `[N, labels]`.
@@ -143,7 +147,8 @@ class MultiLabel:
         scores, order = logits.double().T.sort(dim=1, descending=True)  # [labels, N]
         hits = labels.double().T.gather(1, order)
         precision = hits.cumsum(dim=1) / torch.arange(1, len(logits) + 1, device=logits.device)
-        end = torch.searchsorted(-scores, -scores, right=True) - 1  # the last of equal scores
+        rising = (-scores).contiguous()
+        end = torch.searchsorted(rising, rising, right=True) - 1  # the last of equal scores
         found = hits.sum(dim=1)
         average = (precision.gather(1, end.clamp_min(0)) * hits).sum(dim=1) / found.clamp_min(1)
         return float(average[found > 0].mean()) if bool((found > 0).any()) else 0.0
