@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import re
-import textwrap
 from typing import Any
 
 import yaml
@@ -49,8 +48,7 @@ def commented_yaml() -> str:
         owner = getattr(config, key)
         owner = owner[0] if key == "teachers" else owner
         text = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=WIDTH)
-        title = textwrap.fill(f"# {TOP[key]}{names}", WIDTH, subsequent_indent="# ")
-        blocks.append(f"{title}\n" + _commented(text, _comments(owner)))
+        blocks.append(f"# {TOP[key]}{names}\n" + _commented(text, _comments(owner)))
     return "\n".join(blocks)
 
 
