@@ -21,8 +21,9 @@ from kdnas_ray import search
 from kdnas_ray.config import read
 from kdnas_ray.hardware import calibrating
 from kdnas_ray.hardware.calibrating import agreement, draw_networks, fit_profile, measure_networks
-from kdnas_ray.hardware.costs import cost_function, profiles
+from kdnas_ray.hardware.costs import cost_function
 from kdnas_ray.hardware.devices import write
+from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.live import Narrator
 from search_spaces import SPACES, Architecture, sample
 
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def _modelled(space: str, device: str) -> list[float]:
-    costs, rng = cost_function(SPACES[space](), SHAPE, CLASSES, profiles([device])), random.Random(0)
+    costs, rng = cost_function(SPACES[space](), SHAPE, CLASSES, by_name([device])), random.Random(0)
     return [costs(sample(SPACES[space](), rng))["latency_ms/here"] for _ in range(100)]
 
 

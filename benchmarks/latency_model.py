@@ -2,7 +2,7 @@
 
 Random networks of three spaces, one image of 3 x 32 x 32, measured on this machine (ONNX Runtime, one thread).
 `shipped` is the profile `server-cpu` as it comes, `calibrated` the profile that `kdnas device calibrate` fits, `block
-table` the sum of operators measured one by one, with a factor and a constant fitted to the same networks as the
+table` the sum of operators measured one by one, with what `BlockTable.fit` learns from the same networks as the
 profile. `noise` is what measuring the same networks a second time agrees to: no model can do better.
 
     python benchmarks/latency_model.py

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kdnas_ray.journal import Journal
-from kdnas_ray.objectives import costs_of, excess, over_text
+from kdnas_ray.objectives import UNSUPPORTED, costs_of, excess, over_text
 from search_spaces import Architecture, KdnasError, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -388,12 +388,17 @@ def check_constraints(
     wanted = {name: bound for name, bound in bounds.items() if bound}
     enough = ", ".join(f"{name}: {_rounded_up(max(closest[1][name], bound))}" for name, bound in wanted.items())
     source = f" ({shares})" if shares else ""
+    remedy = f"loosen the constraint (constraints='{{{enough}}}' would do) or offer smaller choices in the space"
+    lacking = [name.partition("/")[2] for name in bounds if name.startswith(UNSUPPORTED) and closest[1][name]]
+    if lacking:
+        known = "`kdnas latency SPACE --device …` names what is missing"
+        remedy = f"offer choices in the space that {lacking[0]} can run, or take another device; {known}"
     raise KdnasError(
         f"none of {tries} architectures drawn from the space keeps them{source}; "
         f"the closest: {over_text(closest[1], bounds)}",
         field="constraints",
         value={name: round(bound) if bound >= 100 else bound for name, bound in wanted.items()},
-        remedy=f"loosen the constraint (constraints='{{{enough}}}' would do) or offer smaller choices in the space",
+        remedy=remedy,
     )
 
 

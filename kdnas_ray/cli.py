@@ -312,10 +312,8 @@ def latency(
         )
     for name, row in found["devices"].items():
         lacks = f"; it lacks {', '.join(row['unsupported'])}" if row["unsupported"] else ""
-        typer.echo(
-            f"{name}, modelled: {row['latency_ms']:.3f} ms, {row['memory_mb']:.3g} MB, "
-            f"mostly {row['bottleneck']}{lacks}"
-        )
+        known = f", {row['memory_mb']:.3g} MB, mostly {row['bottleneck']}{lacks}" if row["bottleneck"] else ""
+        typer.echo(f"{name}, modelled: {row['latency_ms']:.3f} ms{known}")
 
 
 @app.command(name="list")
@@ -445,6 +443,25 @@ def teacher_train(
     others = [word for word in settings or [] if not word.startswith("teachers")]
     words = ["kdnas", "search", *others, f"teachers=[{{name: folder, path: {out}}}]"]
     typer.echo(f"Use it: {shlex.join(words)}")
+
+
+@teacher_app.command("samples")
+def teacher_samples(
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Parquet file to create.")] = Path(
+        "samples.parquet"
+    ),
+) -> None:
+    """Write the task's images with their ids, for a teacher elsewhere whose answers are stored (`predictions`)."""
+    from kdnas_ray.prepare import load_data
+    from kdnas_ray.teacher_samples import write_samples
+
+    count = write_samples(out, load_data(_config(settings)))
+    typer.echo(f"{out}: {count:,} images")
+    typer.echo(
+        "Answer them in a Parquet file with columns `sample` and `logits` (or `probabilities`), and use it: "
+        "kdnas search … bank.views=1 'teachers=[{name: predictions, path: answers.parquet}]'"
+    )
 
 
 @teacher_app.command("rank")

@@ -8,8 +8,10 @@ from typing import Any
 from kdnas_ray.config import SearchConfig, read
 from search_spaces import KdnasError
 from search_spaces.resnet import FAMILY, resnet_point
+from trainables.model_files import load_student
 
 MAGNITUDES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+TAPS = ("stage2", "stage3", "stage4")  # of a student, and of a teacher of the family
 DEPTHS = (1, 2, 3)  # blocks a stage of a student, up to ResNet-34's usual depth
 
 
@@ -36,7 +38,7 @@ def compression(
     Args:
         teacher: name in the family, such as `resnet152`, or a folder.
         data: `digits`, or a Parquet file or folder of images.
-        width: channels of the family's first stage, 64 as published.
+        width: channels of the family's first stage, 64 as published; students take theirs from it.
         params: largest number of the student's parameters, such as `11M`.
         latency_ms: largest latency on the device.
         device: name or file of a device profile.
@@ -61,6 +63,7 @@ def compression(
             value=None,
             remedy="--target-params 11M, or --latency-ms 5 --device …",
         )
+    constraints.setdefault("params", {"of_teacher": 1.0})  # whatever else is bounded, a student is smaller
     known = FAMILY.get(teacher)
     return read(
         {
@@ -75,7 +78,7 @@ def compression(
                 "kernels": [3],
                 "blocks": ["basic"],
             },
-            "recipes": {"name": "simple", "taps": ["stage2", "stage3", "stage4"]},
+            "recipes": {"name": "simple", **({"taps": list(TAPS)} if known else _hints(Path(teacher)))},
             "devices": [device] if device else [],
             "constraints": constraints,
             "scheduler": {"name": "asha", "max_epochs": epochs},
@@ -114,3 +117,13 @@ def _folder_teacher(text: str) -> Mapping[str, Any]:
             remedy=f"known: {', '.join(FAMILY)}; `kdnas teacher train` writes a folder",
         )
     return {"name": "folder", "path": text}
+
+
+def _hints(folder: Path) -> Mapping[str, Any]:
+    """At which taps students learn from the features of a teacher in a folder, which may have fewer stages."""
+    try:
+        model, _ = load_student(folder)
+    except KdnasError as error:
+        raise KdnasError(error.problem, field="--teacher", value=str(folder), remedy=error.remedy) from error
+    taps = [tap for tap in TAPS if tap in getattr(model, "taps", ())]
+    return {"taps": taps} if taps else {"hints": [False]}

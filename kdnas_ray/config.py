@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema
 
-from kdnas_ray.hardware.devices import absolute, device, is_file
+from kdnas_ray.hardware.devices import DeviceProfile, absolute, is_file
+from kdnas_ray.hardware.lookup import find, own_names
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, SIZES, full_name
 from kdnas_ray.parsing import Choice, OnceLoader, misspelt, plain, refusal, validated
 from kdnas_ray.samplers import SAMPLERS
@@ -208,22 +209,43 @@ class SearchConfig(_Section):
 
     def _name_in_full(self) -> None:
         """Numbers on a device get its name, and every device is listed."""
-        listed = {device(text).name if is_file(text) else text: absolute(text) for text in self.devices}
+        numbers = [*self.constraints, *self.objectives]
+        mentioned = [bound.device or "" for bound in self.constraints.values()]
+        mentioned += [name.partition("/")[2] for name in numbers]
+        own = own_names([*self.devices, *filter(is_file, mentioned)])
+        listed = {name: absolute(text) for text, name in own.items()}
+
+        def full(name: str, device: str | None) -> str:
+            plain, slash, text = name.partition("/")
+            return full_name(plain + slash + own.get(text, text), device and own.get(device, device), [*listed])
+
         bounds: dict[str, Bound] = {}
         for name, bound in self.constraints.items():
             if name.partition("/")[0] not in CONSTRAINABLE:
                 raise misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
-            full = full_name(name, bound.device, [*listed])
-            bounds[full] = bound.model_copy(update={"device": full.partition("/")[2] or None})
-        objectives = [full_name(name, None, [*listed]) for name in self.objectives if self._known(name)]
+            named = full(name, bound.device)
+            bounds[named] = bound.model_copy(update={"device": named.partition("/")[2] or None})
+        objectives = [full(name, None) for name in self.objectives if self._known(name)]
         for name in (*bounds, *objectives):
             if "/" in name:
-                listed.setdefault(own := name.partition("/")[2], own)
-        if not isinstance(self.evaluator, Table):  # a table has devices of its own: the plan looks there
-            formats = {device(text).dtype for text in listed.values()}
-            if getattr(self.recipes, "quantised", False) is None:
-                recipes = dataclasses.replace(self.recipes, quantised="int8" in formats)
-                object.__setattr__(self, "recipes", recipes)
+                listed.setdefault(own_name := name.partition("/")[2], own_name)
+        formats: set[str] = set()
+        for name, text in listed.items():
+            if isinstance(self.evaluator, Table) and not is_file(text):
+                continue  # a table has devices of its own: the plan looks there
+            place = find(text)
+            if isinstance(place, DeviceProfile):
+                formats.add(place.dtype)
+            elif f"memory_mb/{name}" in (*bounds, *objectives):
+                raise KdnasError(
+                    "a device that is known by measured latencies only",
+                    field=f"memory_mb/{name}",
+                    value=text,
+                    remedy="bound memory on a device that has a profile (`kdnas device list`)",
+                )
+        if getattr(self.recipes, "quantised", False) is None:
+            recipes = dataclasses.replace(self.recipes, quantised="int8" in formats)
+            object.__setattr__(self, "recipes", recipes)
         found = {"constraints": bounds, "objectives": objectives, "devices": [*listed.values()]}
         for field, value in found.items():
             object.__setattr__(self, field, value)

@@ -20,7 +20,7 @@ Tables = Annotated[
     ),
 ]
 InputShape = Annotated[
-    str, typer.Option("--input", metavar="C,H,W", help="Input of the networks; matters without --tables.")
+    str, typer.Option("--input", metavar="CxHxW", help="Input of the networks; matters without --tables.")
 ]
 
 
@@ -40,10 +40,19 @@ def list_(as_json: Json = False) -> None:
 @device_app.command()
 def show(device: Annotated[str, typer.Argument(metavar="DEVICE", help="Name or YAML file.")]) -> None:
     """Print a profile as YAML: the way to begin one of your own."""
-    from kdnas_ray.hardware.devices import device as read
     from kdnas_ray.hardware.devices import write
+    from kdnas_ray.hardware.few_shot import FewShot
+    from kdnas_ray.hardware.lookup import find
 
-    typer.echo(write(read(device)), nl=False)
+    found = find(device)
+    if isinstance(found, FewShot):
+        raise KdnasError(
+            "a model of few measurements has no profile",
+            field="DEVICE",
+            value=device,
+            remedy=f"`kdnas latency {found.space} --device {device}` asks it",
+        )
+    typer.echo(write(found), nl=False)
 
 
 @device_app.command()
@@ -61,19 +70,21 @@ def calibrate(
     """Measure networks on this machine, fit its profile, and say how well that predicts others."""
     from rich.console import Console
 
-    from kdnas_ray.environment import cache_folder
     from kdnas_ray.hardware import calibrating
-    from kdnas_ray.hardware.devices import is_file, write
-    from kdnas_ray.hardware.measuring import check_runtime, exclusive
+    from kdnas_ray.hardware.devices import check_name, write
+    from kdnas_ray.hardware.measuring import check_runtime
     from kdnas_ray.runs import check_creatable
+    from trainables.slot import exclusive
 
-    if not is_file(out.name):
+    if out.suffix not in (".yaml", ".yml"):
         raise KdnasError("is no YAML file", field="--out", value=str(out), remedy="choose a name that ends in .yaml")
+    check_name(out.stem, "--out")
+    _check_free(out)
     check_creatable(out.parent, "--out")
     check_runtime(runtime)
     names = [name.strip() for name in spaces.split(",") if name.strip()] or calibrating.USUAL
     console = Console(stderr=True, highlight=False)
-    with exclusive(cache_folder(None)):
+    with exclusive():
         seen, others = (
             calibrating.measure_networks(
                 calibrating.draw_networks(names, count, seed), runtime=runtime, threads=threads, say=console.print
@@ -101,7 +112,7 @@ def propose_command(
     options: SpaceOptions = None,
     count: Annotated[int, typer.Option("--count", help="How many to measure.")] = 20,
     tables: Tables = None,
-    shape: InputShape = "3,32,32",
+    shape: InputShape = "3x32x32",
     seed: Annotated[int, typer.Option("--seed", help="Of the architectures to choose from.")] = 0,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="File to write.")] = Path("measure.csv"),
 ) -> None:
@@ -128,27 +139,34 @@ def fit_command(
     options: SpaceOptions = None,
     space: Annotated[str, typer.Option("--space", metavar="SPACE", help="Space of the architectures.")] = "",
     tables: Tables = None,
-    shape: InputShape = "3,32,32",
+    shape: InputShape = "3x32x32",
     name: Annotated[str, typer.Option("--name", help="Of the device.")] = "device",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.json|yaml", help="File to write; default NAME.json.")
     ] = None,
 ) -> None:
     """Learn the latency of every architecture of a space from a few measurements."""
+    from kdnas_ray.hardware.devices import check_name
     from kdnas_ray.hardware.few_shot import fit, save, trust, trust_words
     from kdnas_ray.hardware.measurements import read_measurements
+    from kdnas_ray.latency import read_shape
 
     if not space:
         raise KdnasError("say whose architectures these are", field="--space", remedy="see `kdnas list spaces`")
+    check_name(name, "--name")
+    target = out or Path(f"{name}.json")
+    if target.suffix not in (".json", ".yaml", ".yml"):
+        raise KdnasError("is neither JSON nor YAML", field="--out", value=str(target), remedy="for example phone.json")
+    _check_free(target)
     chosen, given = _space(space, options)
     architectures, latencies = read_measurements(measurements, chosen)
     known = _table(chosen, tables, shape).known()
-    model = fit(known, architectures, latencies, space=space, options=given, name=name)
+    sizes = None if tables else read_shape(shape, "--input")
+    model = fit(known, architectures, latencies, space=space, options=given, name=name, shape=sizes)
     for sentence in trust_words(trust(known, architectures, latencies)):
         typer.echo(sentence)
-    target = out or Path(f"{name}.json")
     save(model, target)
-    typer.echo(f"{target}: kdnas_ray.hardware.few_shot.predict({str(target)!r}, architecture) gives milliseconds")
+    typer.echo(f"{target}  (use it: devices=[{target}], constraints.latency_ms=…)")
 
 
 def _space(name: str, options: list[str] | None) -> tuple[Any, dict[str, Any]]:
@@ -166,11 +184,13 @@ def _space(name: str, options: list[str] | None) -> tuple[Any, dict[str, Any]]:
 def _table(space: Any, tables: Path | None, shape: str) -> Any:
     """Other devices' latencies, or models of some."""
     from kdnas_ray.hardware.measurements import modelled_table, read_table
+    from kdnas_ray.latency import read_shape
 
     if tables is not None:
         return read_table(tables, space)
-    sizes = shape.split(",")
-    if len(sizes) != 3 or not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
-        remedy = "channels, height, width, such as 3,32,32"
-        raise KdnasError("is no shape of an image", field="--input", value=shape, remedy=remedy)
-    return modelled_table(space, (int(sizes[0]), int(sizes[1]), int(sizes[2])), seed=0)
+    return modelled_table(space, read_shape(shape, "--input"), seed=0)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise KdnasError("exists already", field="--out", value=str(path), remedy="choose another file, or remove it")

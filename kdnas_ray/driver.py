@@ -51,6 +51,7 @@ from kdnas_ray.schedulers import replay
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
 from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
 from search_spaces import Architecture, KdnasError, RunError
+from trainables.alignment import speaks
 from trainables.candidate import Candidate
 from trainables.distill import Distill
 from trainables.evaluators.base import Prepared
@@ -193,14 +194,14 @@ def _phases(
     teachers, bank = knowledge(made, run, say)
     teacher = teachers[0]
     _keep_teachers(run, teachers, made)
+    config, metric = made.config, made.config.task.metric_name
     narrator.say(
-        f"Teacher: {made.teacher_costs['params']:,} parameters, validation {made.config.task.metric_name} "
-        f"{teacher.val_accuracy:.4f}"
+        f"Teacher: {_parameters(made)}"
+        + (f"validation {metric} {teacher.val_accuracy:.4f}" if speaks(teacher.model) else "of other classes")
         + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
-    config = made.config
     guessing = 1.5 / len(made.data.classes) if config.task.targets == "classes" else HARDLY
-    if teacher.val_accuracy < guessing:
+    if speaks(teacher.model) and teacher.val_accuracy < guessing:
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
     with in_store(run, made, bank, teacher, arm) as (shared, reference):
         if searching:
@@ -209,7 +210,8 @@ def _phases(
             sieve = make_sieve(config, made, shared, prepared)
             scores = make_scores(config, shared)
             known = prepared.proposals
-            _search_phase(run, made, teacher.val_accuracy, Distill, begun, narrator, stop, known, sieve, scores)
+            accuracy = teacher.val_accuracy if speaks(teacher.model) else None
+            _search_phase(run, made, accuracy, Distill, begun, narrator, stop, known, sieve, scores)
         if stop.reason == "interrupt":
             raise Interrupted
         finalists.retrain(run, made, reference, config.retrain.top, say, stop)
@@ -241,7 +243,7 @@ def _table_phases(
 def _search_phase(
     run: Path,
     made: Plan,
-    reference: float,
+    reference: float | None,
     trial: type,
     shared: ray.ObjectRef,
     narrator: Narrator,
@@ -414,10 +416,16 @@ def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:
         "data": made.data.digest(),
         **made.teacher_costs,
     }
+    if not speaks(teacher.model):  # its answers are about other classes: neither right nor wrong
+        facts |= {"val_accuracy": None, "accuracy": None}
     known = read_teacher_facts(run)
     if known.get("digest") == teacher.digest:  # its test accuracy was measured in an earlier session
         facts = {**known, **facts}
     replace_text(run / "teacher.json", json.dumps(facts, indent=2) + "\n")
+
+
+def _parameters(made: Plan) -> str:
+    return f"{made.teacher_costs['params']:,} parameters, " if "params" in made.teacher_costs else ""
 
 
 def _announce(run: Path, config: SearchConfig) -> None:

@@ -22,6 +22,7 @@ from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from kdnas_ray.within import keeping
 from search_spaces import SPACES, RunError
+from trainables import slot
 from trainables.candidate import Candidate
 from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
@@ -275,13 +276,15 @@ def train_in_full(
         "generations": generations,
     }
     try:
-        curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
+        with slot.training():
+            curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)
         train_s = training.train_s
         for generation in range(1, generations if job.with_kd else 1):
             again = taught_by_itself(shared, training.model)
             heir = replace(candidate, recipe=recipe.for_own_answers(), seed=candidate_seed(candidate.seed, generation))
             training = open_training(again, heir, epochs)
-            curve = train(training, again.bank, shared.validation, shared.task, normalise, epochs)
+            with slot.training():
+                curve = train(training, again.bank, shared.validation, shared.task, normalise, epochs)
             train_s += training.train_s
     except DivergedError as error:  # one training's fault, and the same each time
         return facts | {"failure": str(error), "val_accuracy": None}, None

@@ -10,9 +10,10 @@ from torch import nn
 
 from kdnas_ray.config import read
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.devices import device
+from kdnas_ray.hardware.few_shot import FewShot, check_fits
+from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_runtime, measure, remembered
-from kdnas_ray.hardware.operators import operators
+from kdnas_ray.hardware.operators import Operators, operators
 from kdnas_ray.hardware.roofline import bottleneck, latency_ms, memory_bytes, unsupported
 from kdnas_ray.runs import read_config, read_jsonl, read_summary, require_run
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
@@ -47,15 +48,20 @@ def latency(
 
     Returns:
         `architecture`, `shape`, `params`, `macs`, `measured` (milliseconds: median_ms, low_ms, high_ms; None where not
-        asked for) and for each of `devices` its `latency_ms`, `memory_mb`, `bottleneck` and `unsupported` operators.
+        asked for) and for each of `devices` its `latency_ms`, `memory_mb`, `bottleneck` and `unsupported` operators
+        (a model of few measurements knows the latency only: the others are None and empty).
 
     Raises:
         KdnasError: unknown space, run, architecture, device or runtime.
     """
     if runtime != "none":
         check_runtime(runtime)
-    profiles = [device(name) for name in devices]
+    known = by_name(devices)
     space, architecture, sizes, classes = _run(Path(what)) if Path(what).is_dir() else _space(what, words, shape, seed)
+
+    for one in known.values():
+        if isinstance(one, FewShot):
+            check_fits(one, space, sizes)
 
     def build() -> nn.Module:
         return space.build(architecture, sizes, classes)
@@ -84,31 +90,35 @@ def latency(
         "params": network.params,
         "macs": network.macs,
         "measured": measured,
-        "devices": {
-            profile.name: {
-                "latency_ms": latency_ms(network, profile),
-                "memory_mb": memory_bytes(network, profile) / 1e6,
-                "bottleneck": bottleneck(network, profile),
-                "unsupported": list(unsupported(network, profile)),
-            }
-            for profile in profiles
-        },
+        "devices": {name: _on(one, network, architecture) for name, one in known.items()},
     }
 
 
-def read_shape(text: str) -> Shape:
-    """Channels, height and width of `3x32x32`.
+def read_shape(text: str, field: str = "--shape") -> Shape:
+    """Channels, height and width of `3x32x32`; commas serve as well.
 
     Raises:
         KdnasError: it is not written so, or too large.
     """
-    parts = text.lower().split("x")
+    parts = text.lower().replace(",", "x").split("x")
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise KdnasError("is no shape", field="--shape", value=text, remedy="channels x height x width: 3x32x32")
+        raise KdnasError("is no shape", field=field, value=text, remedy="channels x height x width: 3x32x32")
     sizes = tuple(int(part) for part in parts)
     if min(sizes) < 1 or max(sizes) > MOST_SIDE:
-        raise KdnasError("sizes lie between 1 and 1024", field="--shape", value=text, remedy="for example 3x224x224")
+        raise KdnasError("sizes lie between 1 and 1024", field=field, value=text, remedy="for example 3x224x224")
     return sizes[0], sizes[1], sizes[2]
+
+
+def _on(device: Device, network: Operators, architecture: Architecture) -> dict[str, Any]:
+    if isinstance(device, FewShot):
+        milliseconds = float(device.latencies_ms([architecture])[0])
+        return {"latency_ms": milliseconds, "memory_mb": None, "bottleneck": None, "unsupported": []}
+    return {
+        "latency_ms": latency_ms(network, device),
+        "memory_mb": memory_bytes(network, device) / 1e6,
+        "bottleneck": bottleneck(network, device),
+        "unsupported": list(unsupported(network, device)),
+    }
 
 
 def _run(run: Path) -> tuple[Space, Any, Shape, int]:

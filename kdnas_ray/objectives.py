@@ -48,6 +48,7 @@ OBJECTIVES: Registry[Objective] = Registry(
 )
 CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective.needs_data]
 SIZES = [name for name in CONSTRAINABLE if not OBJECTIVES[name].of_device]
+EXAMPLES = {"params": 20000, "flops": 1_000_000}  # numbers in messages
 UNSUPPORTED = "unsupported"  # operators that a device lacks: bounded to none for every device that bounds anything
 
 
@@ -99,16 +100,19 @@ def limits(constraints: Mapping[str, _Limits], teacher: Mapping[str, float]) -> 
     """Largest allowed value of each constrained number (by full name), shares of the teacher's resolved.
 
     Raises:
-        KdnasError: a share of a number that the teacher has none of.
+        KdnasError: a share of a number that the teacher has none of, or that is not known of it.
     """
     found: dict[str, float] = {}
     for name, bound in constraints.items():
-        if bound.of_teacher is not None and not teacher[name]:
+        if bound.of_teacher is not None and not teacher.get(name):
+            problem = f"the teacher has no {name} to take a share of"
+            if name not in teacher:
+                problem = f"the {name} of this teacher are not known"
             raise KdnasError(
-                f"the teacher has no {name} to take a share of",
+                problem,
                 field=f"constraints.{name}.of_teacher",
                 value=bound.of_teacher,
-                remedy=f"give a number instead: constraints.{name}.max",
+                remedy=f"give a number instead: constraints.{name}.max={EXAMPLES.get(name, 10)}",
             )
         share = bound.of_teacher * teacher[name] if bound.of_teacher is not None else float("inf")
         found[name] = min(bound.max if bound.max is not None else float("inf"), share)
@@ -130,7 +134,7 @@ def over_text(costs: Mapping[str, float], bounds: Mapping[str, float]) -> str:
         if name == f"{UNSUPPORTED}/table":
             found.append("the table does not hold it")
         elif name.startswith(UNSUPPORTED):
-            found.append(f"{costs[name]:.0f} operators that {name.partition('/')[2]} lacks")
+            found.append(f"{name.partition('/')[2]} lacks {costs[name]:.0f} of its operators, or the memory for it")
         else:
             found.append(f"{name} {number(costs[name])} (at most {number(bounds[name])})")
     return ", ".join(found)

@@ -76,13 +76,13 @@ def write_int8(source: Path, path: Path, images: np.ndarray, metadata: Mapping[s
         KdnasError: ONNX Runtime cannot quantise it.
     """
     import onnx
-    from onnxruntime.quantization import (  # type: ignore[import-untyped]
+    from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
         QuantType,
         quantize_static,
     )
-    from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Samples(CalibrationDataReader):
         def __init__(self) -> None:
@@ -180,7 +180,7 @@ def not_exportable(error: BaseException, form: str) -> KdnasError:
 
 
 def _session(path: Path) -> Any:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

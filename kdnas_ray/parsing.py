@@ -16,7 +16,9 @@ from search_spaces.registry import missing
 
 WANTED = {  # pydantic's name for a mistake: what to write instead
     "tuple_type": "give a list, such as [0.3, 0.9]",
-    "list_type": "give a list, such as [trained]",
+    "list_type": "give a list, in brackets: [a, b]",
+    "string_type": "give a text",
+    "finite_number": "give a finite number",
     "int_type": "give a whole number",
     "int_parsing": "give a whole number",
     "int_from_float": "give a whole number",

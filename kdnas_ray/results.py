@@ -182,20 +182,35 @@ def headline(summary: dict[str, Any]) -> str:
     best, teacher = summary.get("best"), summary.get("teacher")
     if not best or not teacher:
         return "No candidate was trained in full yet."
-    smaller, flops = teacher["params"] / best["params"], teacher["flops"] / best["flops"]
-    size = f"{_times(smaller, 'smaller', 'larger')} and {_times(flops, 'fewer', 'more')} FLOPs"
+    size, than = _smaller(best, teacher)
     if best.get("test_accuracy") is None:
-        return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size} than its teacher."
+        return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size}{than}."
     scores = f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])})"
-    if not teacher["accuracy"]:
-        text = f"{best['id']} is {size} than its teacher, which has learned nothing {scores}."
-    else:
+    if teacher["accuracy"] is None:
+        text = (
+            f"{best['id']} reaches {_percent(best['test_accuracy'])} on test, {size}{than}, which knows other classes."
+        )
+    elif teacher["accuracy"]:
         kept = best["test_accuracy"] / teacher["accuracy"]
         text = f"{best['id']} keeps {kept:.1%} of its teacher's test accuracy {scores}, {size}."
+    elif than:
+        text = f"{best['id']} is {size}{than}, which has learned nothing {scores}."
+    else:
+        text = f"{best['id']}'s teacher has learned nothing {scores}."
     without = best.get("test_accuracy_without_kd")
     if without is not None:
         text += f" The same student without KD: {_percent(without)}."
     return text
+
+
+def _smaller(best: dict[str, Any], teacher: dict[str, Any]) -> tuple[str, str]:
+    """How much smaller the student is, and than whom; its own size where its teacher's is not known."""
+    known = [name for name in ("params", "flops") if teacher.get(name) is not None]
+    words = {"params": ("smaller", "larger", ""), "flops": ("fewer", "more", " FLOPs")}
+    parts = [_times(teacher[name] / best[name], *words[name][:2]) + words[name][2] for name in known]
+    if not parts:
+        return f"with {best['params']:,} parameters (its teacher's are not known)", ""
+    return " and ".join(parts), " than its teacher"
 
 
 def _times(ratio: float, less: str, more: str) -> str:
@@ -267,10 +282,8 @@ def _teacher(run: Path, made: Plan) -> dict[str, Any] | None:
     if "accuracy" not in facts and (run / "retrained.jsonl").exists():
         # The teacher meets the test split at the same moment as the finalists: after the search.
         folder = run / "teacher"
-        if folder.exists():
-            model = load_student(folder)[0]
-        else:
-            model = build_teacher(made.config.teachers[0], made.data.shape, len(made.data.classes))
+        settings, targets = made.config.teachers[0], made.config.task.targets
+        model = load_student(folder)[0] if folder.exists() else build_teacher(settings, made.data, targets)
         with torch.random.fork_rng(devices=[]):
             normalise = Normalise(made.data.mean, made.data.std)
             _, facts["accuracy"] = evaluate(model, made.data.test, made.config.task, normalise)

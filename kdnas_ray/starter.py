@@ -14,9 +14,9 @@ from kdnas_ray.config import SearchConfig
 TOP = {
     "task": "What is learned.",
     "labels": "Share of the training labels that is kept.",
-    "teachers": "Who teaches: one or several; students are compared with the first.",
+    "teachers": "Who teaches; the first is the reference.",
     "bank": "What the teacher says about the training data, computed once.",
-    "space": "Which students may be built.",
+    "space": "Possible students.",
     "recipes": "How they may learn from the teacher.",
     "evaluator": "Where a candidate's weights start.",
     "prefilter": "A cheap judge before any training, such as {judge: naswot, propose: 20, keep: 4}.",

@@ -12,7 +12,8 @@ from kdnas_ray import tracking
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig
-from kdnas_ray.hardware.costs import Costs, cost_function, profiles
+from kdnas_ray.hardware.costs import Costs, cost_function
+from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.objectives import UNSUPPORTED, limits
 from kdnas_ray.prepare import Plan, check_prefilter, check_sampler
 from kdnas_ray.runs import append_jsonl, read_jsonl, read_teacher_facts
@@ -132,7 +133,7 @@ def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[
     some = next(iter(results.entries.values()))
     columns = {name: column for name, column in columns.items() if column in some}
     others = [name for name in config.devices if f"latency_ms/{name}" not in columns]
-    modelled = cost_function(config.space, settings.shape, settings.classes, profiles(others))
+    modelled = cost_function(config.space, settings.shape, settings.classes, by_name(others))
     known: dict[Architecture, Costs] = {}
     whole = not results.classes
 

@@ -11,11 +11,12 @@ from rich.table import Table
 from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.costs import Costs, cost_function, profiles, teacher_costs
+from kdnas_ray.hardware.costs import Costs, cost_function, teacher_costs
+from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.objectives import excess, limits
 from kdnas_ray.prepare import load_data
 from kdnas_ray.runs import check_creatable
-from search_spaces import Architecture, KdnasError, RunError, Shape, sample
+from search_spaces import Architecture, KdnasError, RunError, sample
 from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank
@@ -158,7 +159,7 @@ def rank_teachers(
     data = load_data(config)
     check_fits(config.task.augmentation, *data.shape[1:])
     pool = [scaled(teacher, width) for width in widths]
-    costs = [_teacher_costs(settings, data.shape, len(data.classes), config.devices) for settings in pool]
+    costs = [teacher_costs(build_teacher(settings, data), data.shape, by_name(config.devices)) for settings in pool]
     architecture, student_params = _student(config, data, costs[-1])
     epochs = epochs or config.scheduler.max_epochs
     normalise = Normalise(data.mean, data.std)
@@ -245,13 +246,9 @@ def verdict(found: TeacherRanking) -> str:
     return f"The biggest teacher is not the best for {student}: {ahead_by} (capacity gap)."
 
 
-def _teacher_costs(settings: TrainedTeacher, shape: Shape, classes: int, devices: Sequence[str]) -> Costs:
-    return teacher_costs(build_teacher(settings, shape, classes), shape, profiles(devices))
-
-
 def _student(config: SearchConfig, data: Data, reference: Costs) -> tuple[Architecture, int]:
     bounds = limits(config.constraints, reference)
-    costs = cost_function(config.space, data.shape, len(data.classes), profiles(config.devices))
+    costs = cost_function(config.space, data.shape, len(data.classes), by_name(config.devices))
 
     def draws() -> Callable[[], Architecture]:
         rng = random.Random(config.seed)

@@ -9,8 +9,8 @@ from torch import nn
 
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import cache_folder
-from kdnas_ray.hardware.costs import profiles
 from kdnas_ray.hardware.devices import DeviceProfile
+from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.hardware.measuring import Latency, measure, processor, remembered
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import append_jsonl, read_jsonl
@@ -84,5 +84,9 @@ def measured(made: Plan, architecture: Architecture, profile: DeviceProfile) -> 
 
 def _measurable(config: SearchConfig, bounds: Mapping[str, float]) -> list[tuple[DeviceProfile, float]]:
     """Profiles of this machine that bound the latency, each with its bound in milliseconds."""
-    found = [(profile, bounds.get(f"latency_ms/{profile.name}")) for profile in profiles(config.devices).values()]
-    return [(profile, bound) for profile, bound in found if bound is not None and profile.processor == processor()]
+    found = []
+    for profile in by_name(config.devices).values():
+        bound = bounds.get(f"latency_ms/{profile.name}")
+        if bound is not None and isinstance(profile, DeviceProfile) and profile.processor == processor():
+            found.append((profile, bound))
+    return found

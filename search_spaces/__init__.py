@@ -26,6 +26,7 @@ from search_spaces.nasbench201 import NASBench201Space
 from search_spaces.nasbench_macro import NASBenchMacroSpace
 from search_spaces.registry import Registry
 from search_spaces.resnet import ResNetSpace
+from search_spaces.speech import SpeechSpace
 from search_spaces.vit_tiny import ViTSpace
 
 SPACES: Registry[type] = Registry(
@@ -39,6 +40,7 @@ SPACES: Registry[type] = Registry(
     ("nasbench201", NASBench201Space),
     ("darts", DARTSSpace),
     ("mlp", MLPSpace),
+    ("speech", SpeechSpace),
     needs=("suggest", "build", "taps"),
 )
 
@@ -59,6 +61,7 @@ __all__ = [
     "RunError",
     "Shape",
     "Space",
+    "SpeechSpace",
     "Student",
     "Suggests",
     "TappedModel",

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from tones import parquet, spoken
 
 from kdnas_ray.config import read_file
 from kdnas_ray.driver import planned
 from search_spaces import SPACES
 from trainables.evaluators import EVALUATORS, Table
+from trainables.tasks import SpeechTask
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -15,7 +17,7 @@ TABLES = ROOT.parent / "shared" / "data" / "nas_bench_macro"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_is_accepted_and_explained(path, monkeypatch):
+def test_example_is_accepted_and_explained(path, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert path.read_text(encoding="utf8").startswith("# ")
     assert f"kdnas search examples/{path.name}" in path.read_text(encoding="utf8")
@@ -25,6 +27,8 @@ def test_example_is_accepted_and_explained(path, monkeypatch):
         if not table.exists():
             pytest.skip("the table is not here")
         config = read_file(path, [f"evaluator.path={table}"])
+    if isinstance(config.task, SpeechTask):
+        config = read_file(path, [f"task.path={parquet(tmp_path / 'recordings.parquet', spoken(12))}"])
     planned(config)
 
 

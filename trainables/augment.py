@@ -14,24 +14,33 @@ from search_spaces import KdnasError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random transforms of an image, applied in the order crop, flip, shift, cutout.
+    """Random transforms of an image, applied in the order crop, flip, shift, cutout, masks.
 
-    Source: DeVries 2017, Improved Regularization of Convolutional Neural Networks with Cutout (cutout).
+    A spectrogram is an image whose columns are time and whose rows are frequency.
+
+    Source: DeVries 2017, Improved Regularization of Convolutional Neural Networks with Cutout (cutout); Park 2019,
+    SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition, section 2 (masks).
 
     Args:
         shift: up to so many pixels in each direction, filled with zeros.
         crop: random crop after reflecting the border by so many pixels.
         flip: mirror half of the images left to right.
         cutout: side in pixels of a square set to zero, clipped at the border.
+        time_shift: up to so many columns more to the left or right, filled with zeros.
+        time_mask: up to so many neighbouring columns set to zero over the whole height.
+        frequency_mask: up to so many neighbouring rows set to zero over the whole width.
     """
 
     shift: int = 0
     crop: int = 0
     flip: bool = False
     cutout: int = 0
+    time_shift: int = 0
+    time_mask: int = 0
+    frequency_mask: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("shift", "crop", "cutout"):
+        for name in ("shift", "crop", "cutout", "time_shift", "time_mask", "frequency_mask"):
             value = getattr(self, name)
             if value < 0:
                 raise KdnasError(
@@ -52,6 +61,8 @@ class Transforms:
         mirror: `[N]` bool, or None.
         corner: top and left of the cut-out square, `[N, 2]`, may lie outside the image; or None.
         side: of the cut-out square, pixels.
+        gaps: first masked column and the one after the last, `[N, 2]`, or None.
+        bands: first masked row and the one after the last, `[N, 2]`, or None.
     """
 
     shift: np.ndarray | None = None
@@ -59,13 +70,14 @@ class Transforms:
     mirror: np.ndarray | None = None
     corner: np.ndarray | None = None
     side: int = 0
+    gaps: np.ndarray | None = None
+    bands: np.ndarray | None = None
 
     def rows(self, indices: np.ndarray) -> "Transforms":
         """Parameters of the samples at `indices` `[batch]`."""
-        shift, crop, mirror, corner = (
-            None if part is None else part[indices] for part in (self.shift, self.crop, self.mirror, self.corner)
-        )
-        return Transforms(shift, crop, mirror, corner, self.side)
+        parts = (self.shift, self.crop, self.mirror, self.corner, self.gaps, self.bands)
+        shift, crop, mirror, corner, gaps, bands = (None if part is None else part[indices] for part in parts)
+        return Transforms(shift, crop, mirror, corner, self.side, gaps, bands)
 
 
 def draw(augmentation: Augmentation, n: int, height: int, width: int, seed: int, view: int) -> Transforms:
@@ -92,17 +104,25 @@ def draw(augmentation: Augmentation, n: int, height: int, width: int, seed: int,
     mirror = rng.random(n) < 0.5
     half = augmentation.cutout // 2
     corner = rng.integers(0, (height, width), (n, 2), dtype=np.int16) - np.int16(half)
+    # From generators of their own: a range of one value takes nothing from a generator, so that the order alone would
+    # not keep these as they are when one above is switched.
+    own = [np.random.default_rng((seed, view, number)) for number in (1, 2, 3)]
+    shift[:, 1] += own[0].integers(-augmentation.time_shift, augmentation.time_shift + 1, n, dtype=np.int16)
+    gaps = _spans(own[1], n, augmentation.time_mask, width)
+    bands = _spans(own[2], n, augmentation.frequency_mask, height)
     return Transforms(
-        shift if augmentation.shift else None,
+        shift if augmentation.shift or augmentation.time_shift else None,
         crop if augmentation.crop else None,
         mirror if augmentation.flip else None,
         corner if augmentation.cutout else None,
         augmentation.cutout,
+        gaps if augmentation.time_mask else None,
+        bands if augmentation.frequency_mask else None,
     )
 
 
 def apply(images: Tensor, transforms: Transforms) -> Tensor:
-    """Transformed images `[B, C, H, W]` uint8; one gather for crop, flip and shift, one mask for cutout.
+    """Transformed images `[B, C, H, W]` uint8; one gather for crop, flip and shift, a mask for each of the rest.
 
     Args:
         images: `[B, C, H, W]` uint8; returned as they are where there is nothing to do.
@@ -129,6 +149,10 @@ def apply(images: Tensor, transforms: Transforms) -> Tensor:
         images = images * torch.from_numpy(inside)[:, None]
     if transforms.corner is not None:
         images = images * torch.from_numpy(~_square(transforms.corner, transforms.side, height, width))[:, None]
+    if transforms.gaps is not None:
+        images = images * torch.from_numpy(~_spanned(transforms.gaps, width))[:, None, None, :]
+    if transforms.bands is not None:
+        images = images * torch.from_numpy(~_spanned(transforms.bands, height))[:, None, :, None]
     return images
 
 
@@ -138,16 +162,30 @@ def check_fits(augmentation: Augmentation, height: int, width: int) -> None:
     Raises:
         KdnasError: names the transform.
     """
-    shortest = min(height, width)
-    for name in ("shift", "crop", "cutout"):
+    bounds = dict.fromkeys(("shift", "crop", "cutout"), min(height, width))
+    bounds |= {"time_shift": width, "time_mask": width, "frequency_mask": height}
+    for name, bound in bounds.items():
         value = getattr(augmentation, name)
-        if value >= shortest:
+        if value >= bound:
             raise KdnasError(
                 f"does not fit images of {height} x {width} pixels",
                 field=f"task.augmentation.{name}",
                 value=value,
-                remedy=f"choose less than {shortest}",
+                remedy=f"choose less than {bound}",
             )
+
+
+def _spans(rng: np.random.Generator, n: int, longest: int, size: int) -> np.ndarray:
+    """First place and the one after the last of N masks, `[N, 2]`: length and place evenly drawn, as published."""
+    length = rng.integers(0, longest + 1, n)
+    first = (rng.random(n) * (size - length + 1)).astype(np.int64)
+    return np.stack([first, first + length], axis=1).astype(np.int16)
+
+
+def _spanned(spans: np.ndarray, size: int) -> np.ndarray:
+    """Whether each of `size` places lies in the sample's span, `[N, size]`."""
+    places = np.arange(size)[None]
+    return (places >= spans[:, 0:1]) & (places < spans[:, 1:2])
 
 
 def _offsets(size: int, shift: np.ndarray | None, axis: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from search_spaces import KdnasError, Shape
 from trainables.augment import Augmentation, Transforms, apply, draw
 from trainables.files import whole_folder
+from trainables.opaque import params_of
 from trainables.tasks.base import Split
 from trainables.top_logits import TopLogits, compress, stacked, top_bytes, typical
 
@@ -94,7 +95,7 @@ class Bank:
         taps: `{name: [V, N, …]}` float16, features of the first teacher.
         augmentation: the transforms that views are drawn from; view 0 is the identity.
         seed: seed of the views.
-        teacher_params: number of parameters of each teacher.
+        teacher_params: number of parameters of each teacher, 0 where it is not known.
         classifier: weight `[K, features]` and bias `[K]` of the first teacher's, where it has a linear one.
     """
 
@@ -220,7 +221,7 @@ def build(
         short.append([compress(logits, habit, top_k) for (logits, _), habit in zip(answers, habits, strict=True)])
     kept = np.stack(dense) if top_k is None else stacked(short, np.stack(habits))
     maps = {name: np.stack([features[name] for features in seen]) for name in taps}
-    params = tuple(sum(part.numel() for part in teacher.parameters()) for teacher in teachers)
+    params = tuple(params_of(teacher) or 0 for teacher in teachers)
     head = getattr(teachers[0], "classifier", None)
     linear = isinstance(head, nn.Linear) and head.bias is not None
     known = (head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy()) if linear else None  # type: ignore[union-attr]

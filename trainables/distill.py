@@ -14,6 +14,7 @@ from torch import nn
 
 from search_spaces import Architecture, Space
 from trainables import bank as banks
+from trainables import slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
 from trainables.loop import DivergedError, Normalise, Training, start, train
@@ -141,14 +142,15 @@ class Distill(tune.Trainable):
         try:
             if self.training is None:
                 self.training = self._open()
-            curve = train(
-                self.training,
-                self.shared.bank,
-                self.shared.validation,
-                self.shared.task,
-                self.normalise,
-                until,
-            )
+            with slot.training():
+                curve = train(
+                    self.training,
+                    self.shared.bank,
+                    self.shared.validation,
+                    self.shared.task,
+                    self.normalise,
+                    until,
+                )
         except DivergedError as error:
             return {"failure": str(error), "done": True}
         except Exception as error:  # one candidate's fault must not end the search

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces import Registry
+from trainables.alignment import agreeing
 from trainables.tasks.base import Targets
 
 Policy = Callable[[Tensor, Tensor, float, Tensor, Tensor], Tensor]
@@ -167,12 +168,15 @@ def combine(
         temperature: at which the outputs are mixed, above 0.
         policy: name of an entry of `ENSEMBLES`.
         shares: how much each teacher counts beside the policy, `[T]`, not all 0; empty for all alike.
-        student: the student's logits, `[B, K]`, for policies that read them; all 0 where left out.
+        student: the student's logits, `[B, K]`, for policies that read them and for classes that a teacher does not
+            know; all 0 where left out.
         targets: of the task; labels and values know the policies of `ANY_TARGETS` only.
     """
+    student = torch.zeros_like(logits[0]) if student is None else student
+    if targets == "classes":  # of labels and values a teacher knows all
+        logits = agreeing(logits, student, temperature)
     if len(logits) == 1:
         return logits[0]
-    student = torch.zeros_like(logits[0]) if student is None else student
     if shares:  # a policy never chooses whom the recipe leaves out
         part = [index for index, share in enumerate(shares) if share > 0]
         logits, shares = logits[part], [shares[index] for index in part]

@@ -225,8 +225,7 @@ class SimpleRecipes:
         learning_rate: range, sampled on a log scale.
         weight_decay: range, sampled on a log scale.
         batch_size: samples a step.
-        quantised: every student trains as it will run in int8 for the last half of its training; null for where one of
-            the search's devices computes in int8.
+        quantised: students train as in int8 for the last half of the training; null: where a device computes so.
     """
 
     losses: tuple[str, ...] = ("kd",)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kdnas_ray.hardware.calibrating import Measured
+from kdnas_ray.hardware.calibrating import COMPUTING, Measured, least_errors
 from kdnas_ray.hardware.devices import DeviceProfile
 from kdnas_ray.hardware.microbenchmarks import operator_ms
 from kdnas_ray.hardware.operators import Operator, Operators
@@ -16,8 +16,9 @@ Key = tuple[str, tuple[int, ...]]
 class BlockTable:
     """Milliseconds of every distinct operator, measured when it is first met, and how sums of them become a latency.
 
-    A sum is not yet a latency: a runtime fuses across operators and keeps data in cache. So `fit` learns a factor and a
-    constant from networks whose latency is known.
+    A sum is not yet a latency: a runtime fuses across operators and keeps data in cache. So `fit` learns from networks
+    whose latency is known a factor for convolutions and matrix products, one for all else, what each operator and what
+    each call takes beside them.
 
     Source: Cai 2019, ProxylessNAS, section 4 (latency from a table of operators).
 
@@ -29,22 +30,22 @@ class BlockTable:
     def __init__(self, profile: DeviceProfile, measuring: Callable[[Operator], float | None] = operator_ms) -> None:
         self._profile, self._measuring = profile, measuring
         self.known: dict[Key, float] = {}
-        self.factor, self.constant_ms = 1.0, 0.0
+        self.weights = np.array([1.0, 1.0, 0.0, 0.0])  # of what `features` gives
 
-    def total(self, network: Operators) -> float:
-        """Sum of the network's operators, milliseconds."""
-        return sum(self._one(operator) for operator in started(network, self._profile))
+    def features(self, network: Operators) -> list[float]:
+        """Milliseconds of its convolutions and matrix products, and of all else; number of operators; 1."""
+        each = list(started(network, self._profile))
+        computing = sum(self._one(operator) for operator in each if operator.kind in COMPUTING)
+        return [computing, sum(map(self._one, each)) - computing, len(each), 1.0]
 
     def fit(self, measured: Sequence[Measured]) -> None:
-        """Learn factor and constant: least squares of relative errors."""
-        true = np.array([found.latency.median_ms for found in measured])
-        sums = np.array([self.total(found.network) for found in measured])
-        table = np.stack([sums, np.ones(len(true))], axis=1) / true[:, None]
-        (self.factor, self.constant_ms), *_ = np.linalg.lstsq(table, np.ones(len(true)), rcond=None)
+        """Learn the weights of the features: least relative errors, none below 0."""
+        times = np.array([found.latency.median_ms for found in measured])
+        self.weights = least_errors(np.array([self.features(found.network) for found in measured]), times)
 
     def latency_ms(self, network: Operators) -> float:
         """Milliseconds of the network."""
-        return float(self.factor * self.total(network) + self.constant_ms)
+        return float(self.weights @ self.features(network))
 
     def _one(self, operator: Operator) -> float:
         key = (operator.kind, operator.shape)

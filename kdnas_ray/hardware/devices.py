@@ -5,16 +5,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kdnas_ray.hardware.measuring import RUNTIMES
 from kdnas_ray.hardware.operators import ALL_KINDS, ALL_NAMES
+from kdnas_ray.parsing import OnceLoader
 from search_spaces import KdnasError, first_line
 
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml", ".json")
 BY_KIND = ("overhead_us", "efficiency", "streaming")  # numbers that differ between kinds of operators
 EVERY = "default"  # key of a number that holds for every kind without one of its own
 
@@ -71,27 +74,28 @@ class DeviceProfile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.summary)
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
-            raise _wrong("name", self.name, "use letters, digits, `.`, `_` and `-`")
+        check_name(self.name, "devices.name")
         if self.dtype not in ELEMENT_BYTES:
             raise _wrong("dtype", self.dtype, f"known: {', '.join(ELEMENT_BYTES)}")
         for name in ("flops_per_s", "bytes_per_s"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < inf:
                 raise _wrong(name, getattr(self, name), "give a number above 0")
         for name in ("cache_bytes_per_s", "memory_bytes"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < inf:
                 raise _wrong(name, value, "give a number above 0, or null")
         for name, least in (("cache_bytes", 0), ("fixed_us", 0), ("channels", 1), ("threads", 1)):
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < inf:
                 raise _wrong(name, getattr(self, name), f"give {least} or more")
         for name in BY_KIND:
             for kind, value in getattr(self, name).items():
                 if kind not in (EVERY, *ALL_NAMES):
                     raise _wrong(name, kind, f"known kinds: {EVERY}, {', '.join(ALL_NAMES)}")
                 share = name != "overhead_us"
-                if not (0 < value <= 1 if share else value >= 0):
+                if not (0 < value <= 1 if share else 0 <= value < inf):
                     raise _wrong(f"{name}.{kind}", value, "a share above 0, at most 1" if share else "0 or more")
+        if self.runtime not in RUNTIMES:
+            raise _wrong("runtime", self.runtime, f"known: {', '.join(RUNTIMES)}")
         for kind in self.lacks:
             if kind not in ALL_KINDS:
                 raise _wrong("lacks", kind, f"known kinds: {', '.join(ALL_KINDS)}")
@@ -109,19 +113,26 @@ def device(text: str) -> DeviceProfile:
         KdnasError: there is none, or it cannot be read.
     """
     if is_file(text):
-        try:
-            content = Path(text).expanduser().read_text(encoding="utf8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise KdnasError(
-                f"the profile cannot be read ({first_line(error)})", field="devices", value=text, remedy=_known()
-            ) from error
-        return parse(content, text)
+        return parse(read_text(text), text)
     profiles = shipped()
     if text not in profiles:
         close = difflib.get_close_matches(text, profiles, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise KdnasError("unknown device", field="devices", value=text, remedy=hint + _known())
     return profiles[text]
+
+
+def read_text(path: str) -> str:
+    """What a file of a device holds.
+
+    Raises:
+        KdnasError: it cannot be read.
+    """
+    try:
+        return Path(path).expanduser().read_text(encoding="utf8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: `~nobody`
+        problem = f"the profile cannot be read ({first_line(error)})"
+        raise KdnasError(problem, field="devices", value=path, remedy=_known()) from error
 
 
 def shipped() -> dict[str, DeviceProfile]:
@@ -142,16 +153,16 @@ def parse(content: str, source: str) -> DeviceProfile:
         KdnasError: not a mapping, an unknown or missing key, or an impossible value.
     """
     try:
-        data = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError) as error:
+        data = yaml.load(content, OnceLoader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise KdnasError(f"is not valid YAML ({first_line(error)})", field="devices", value=source) from error
     known = [part.name for part in fields(DeviceProfile)]
-    if not isinstance(data, Mapping) or any(key not in known for key in data):
-        wrong = [key for key in data if key not in known] if isinstance(data, Mapping) else [type(data).__name__]
-        remedy = f"a profile has keys of: {', '.join(known)}"
-        raise KdnasError(
-            f"the profile {source} holds something unknown", field="devices", value=wrong[0], remedy=remedy
-        )
+    remedy = f"a profile has keys of: {', '.join(known)}"
+    if not isinstance(data, Mapping):
+        raise KdnasError("the profile holds no keys", field="devices", value=source, remedy=remedy)
+    for key in data:
+        if key not in known:
+            raise KdnasError(f"the profile {source} holds something unknown", field="devices", value=key, remedy=remedy)
     for name in ("name", "flops_per_s", "bytes_per_s"):
         if name not in data:
             raise KdnasError(f"the profile {source} has none", field=f"devices.{name}", remedy="give it a value")
@@ -164,6 +175,17 @@ def write(profile: DeviceProfile) -> str:
     data = {part.name: getattr(profile, part.name) for part in fields(DeviceProfile)}
     data |= {"lacks": list(profile.lacks), **{name: dict(getattr(profile, name)) for name in BY_KIND}}
     return yaml.safe_dump(data, sort_keys=False)
+
+
+def check_name(name: Any, field: str) -> None:
+    """Refuses a name that could be taken for a file or a part of another number's name.
+
+    Raises:
+        KdnasError: with this field.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", name) or is_file(name):
+        remedy = "use letters, digits, `.`, `_` and `-`, and no ending of a file"
+        raise KdnasError("is no name of a device", field=field, value=name, remedy=remedy)
 
 
 def is_file(text: str) -> bool:
@@ -196,7 +218,11 @@ def _typed(name: str, value: Any) -> Any:
     if value is None and name in ("cache_bytes_per_s", "memory_bytes"):
         return None
     number = _number(name, value)
-    return int(number) if name in ("channels", "threads") else number
+    if name in ("channels", "threads") and number.is_integer():
+        return int(number)
+    if name in ("channels", "threads"):
+        raise _wrong(name, value, "give a whole number")
+    return number
 
 
 def _number(name: str, value: Any) -> float:

@@ -12,6 +12,7 @@ Everything that a prediction needs is a list of numbers, written as JSON or YAML
 
 import itertools
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ import yaml
 from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
-from kdnas_ray.config import read
-from search_spaces import Architecture, KdnasError, first_line
+from kdnas_ray.hardware.devices import check_name
+from kdnas_ray.parsing import Choice
+from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, first_line, sample
 from search_spaces.notation import notation, parse
 
 Array = NDArray[np.float64]
@@ -38,6 +40,7 @@ OFFSET = 100.0  # variance of the process's mean: as good as unknown
 PAIRS_UP_TO = 60  # columns; with more, pairs of decisions would be more numbers than there is data
 RIDGE = 1e-3  # of the smoothing, relative to the number of architectures
 FORMAT = "kdnas few-shot latency 1"
+SPACE = Choice(SPACES, "space", "resnet")  # reads a space and its options, and writes them down
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class FewShot:
         spread: their standard deviation.
         measured: standardised counts of the measured architectures, `[measured, counts]`.
         pull: log milliseconds that each of them adds next to itself, `[measured]`.
+        shape: channels, height and width of an input; None where it is not known (`--tables`).
     """
 
     name: str
@@ -103,6 +107,12 @@ class FewShot:
     spread: tuple[float, ...]
     measured: tuple[tuple[float, ...], ...]
     pull: tuple[float, ...]
+    shape: Shape | None = None
+
+    def its_space(self) -> Space:
+        """The space whose architectures were measured."""
+        space: Space = SPACE.parse({"name": self.space, **self.options})
+        return space
 
     def latencies_ms(self, architectures: Sequence[Architecture]) -> Array:
         """Predicted milliseconds, `[architectures]`."""
@@ -246,6 +256,7 @@ def fit(
     space: str,
     options: dict[str, Any] | None = None,
     name: str = "device",
+    shape: Shape | None = None,
 ) -> FewShot:
     """Latency on the device of which these measurements are.
 
@@ -259,10 +270,12 @@ def fit(
         space: name of their space, for the file.
         options: of the space.
         name: of the device.
+        shape: channels, height and width of an input; None where it is not known.
 
     Raises:
-        KdnasError: fewer than `LEAST`, a latency that is not a positive number, or all the same.
+        KdnasError: fewer than `LEAST`, a latency that is not a positive number, all the same, or an odd name.
     """
+    check_name(name, "--name")
     values = np.asarray(latencies_ms, float)
     if len(values) < LEAST or len(values) != len(architectures):
         remedy = f"measure at least {LEAST} architectures, 20 is a good number"
@@ -287,6 +300,7 @@ def fit(
         spread=tuple(map(float, known.spread)),
         measured=tuple(tuple(map(float, row)) for row in counts),
         pull=tuple(map(float, pull)),
+        shape=shape,
     )
 
 
@@ -360,8 +374,17 @@ def save(model: FewShot, path: Path) -> None:
         raise KdnasError(problem, field="--out", value=str(path), remedy="choose another file") from error
 
 
-def load(path: Path) -> FewShot:
+def holds_model(text: str) -> bool:
+    """Whether a file's text is what `save` wrote, in either form."""
+    return FORMAT in text.partition("columns")[0]
+
+
+def load(path: Path, field: str = "model") -> FewShot:
     """The model in a file that `save` wrote.
+
+    Args:
+        path: of the file.
+        field: where the user named it, for errors.
 
     Raises:
         KdnasError: it cannot be read, or holds something else.
@@ -370,20 +393,56 @@ def load(path: Path) -> FewShot:
     try:
         text = path.read_text(encoding="utf8")
         data = json.loads(text) if path.suffix not in (".yaml", ".yml") else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         problem = f"cannot be read ({first_line(error)})"
-        raise KdnasError(problem, field="model", value=str(path), remedy=remedy) from error
+        raise KdnasError(problem, field=field, value=str(path), remedy=remedy) from error
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-        raise KdnasError("is no model of few measurements", field="model", value=str(path), remedy=remedy)
+        raise KdnasError("is no model of few measurements", field=field, value=str(path), remedy=remedy)
     try:
-        lists = {key: tuple(data[key]) for key in ("slopes", "centre", "spread", "pull")}
+        lists = {key: tuple(map(float, data[key])) for key in ("slopes", "centre", "spread", "pull")}
         nested = {
             "columns": tuple(Column(**column) for column in data["columns"]),
-            "measured": tuple(map(tuple, data["measured"])),
+            "measured": tuple(tuple(map(float, row)) for row in data["measured"]),
+            "shape": tuple(data["shape"]) if data.get("shape") else None,
         }
-        return FewShot(**{**data, **lists, **nested})
-    except (TypeError, KeyError) as error:
-        raise KdnasError(f"is damaged ({first_line(error)})", field="model", value=str(path), remedy=remedy) from error
+        model = FewShot(**{**data, **lists, **nested})
+        check_name(model.name, f"{field}.name")
+        space = model.its_space()
+        if not np.isfinite(model.latencies_ms([sample(space, random.Random(0))])).all():
+            raise ValueError("its numbers give no latency")
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise KdnasError(f"is damaged ({first_line(error)})", field=field, value=str(path), remedy=remedy) from error
+    return model
+
+
+def check_fits(model: FewShot, space: Space, shape: Shape) -> None:
+    """Refuses a model of other networks than those that are to be judged.
+
+    Args:
+        model: of a device.
+        space: of the architectures.
+        shape: channels, height and width of an input.
+
+    Raises:
+        KdnasError: its measurements are of another space, of other options, or of another shape of input.
+    """
+    own, wanted = SPACE.dump(model.its_space()), SPACE.dump(space)
+    for key in ("name", *own):
+        if own[key] != wanted.get(key):
+            raise KdnasError(
+                f"was learned from other networks: space.{key} = {own[key]}, here {wanted.get(key)}",
+                field="devices",
+                value=model.name,
+                remedy="give both the same space and options: `kdnas device fit` takes space.KEY=VALUE too",
+            )
+    if model.shape is not None and tuple(model.shape) != tuple(shape):
+        theirs, ours = ("x".join(map(str, sizes)) for sizes in (model.shape, shape))
+        raise KdnasError(
+            f"was learned for inputs of {theirs}, here they are {ours}",
+            field="devices",
+            value=model.name,
+            remedy=f"measure networks for {ours}: `kdnas device propose` and `fit` take --input {ours}",
+        )
 
 
 def predict(model_file: Path | str, architecture: Architecture | str) -> float:
@@ -397,7 +456,7 @@ def predict(model_file: Path | str, architecture: Architecture | str) -> float:
         KdnasError: the file is no model, or the text no architecture of its space.
     """
     model = load(Path(model_file))
-    space = read({"space": {"name": model.space, **model.options}}).space
+    space = model.its_space()
     wanted = parse(space, architecture) if isinstance(architecture, str) else architecture
     parse(space, notation(space, wanted))  # refuses what is not of the space
     return float(model.latencies_ms([wanted])[0])

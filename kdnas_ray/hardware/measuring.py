@@ -1,7 +1,6 @@
 """How long does a network take on this machine? Measured, alone, and remembered."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -9,7 +8,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import torch
 from torch import nn
 
 from kdnas_ray.environment import versions
-from kdnas_ray.hardware.devices import DeviceProfile
 from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import KdnasError, Shape
+from trainables.slot import exclusive
 
 RUNTIMES = ("onnx", "eager", "compiled")
 WARM_UP = 10  # inferences before any is timed
@@ -104,7 +103,7 @@ def check_runtime(runtime: str) -> None:
         raise KdnasError("unknown runtime", field="--runtime", value=runtime, remedy=f"known: {', '.join(RUNTIMES)}")
     if runtime == "onnx":
         try:
-            import onnxruntime  # type: ignore[import-untyped]  # noqa: F401 (only whether it is there)
+            import onnxruntime  # noqa: F401 (only whether it is there)
         except ImportError as error:
             raise KdnasError(
                 "ONNX Runtime is not installed",
@@ -114,33 +113,19 @@ def check_runtime(runtime: str) -> None:
             ) from error
 
 
-def check_measurable(devices: Mapping[str, DeviceProfile], bounds: Container[str]) -> None:
+def check_measurable(devices: Mapping[str, Any], bounds: Container[str]) -> None:
     """Refuses bounds on this machine that cannot be measured on it.
 
     Args:
-        devices: profiles by name.
+        devices: profiles and models by name.
         bounds: full names of what is bounded.
 
     Raises:
         KdnasError: the runtime of such a profile is not installed.
     """
     for name, profile in devices.items():
-        if f"latency_ms/{name}" in bounds and profile.processor == processor():
+        if f"latency_ms/{name}" in bounds and getattr(profile, "processor", "") == processor():
             check_runtime(profile.runtime)
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """The machine's slot for measuring: waits until no other process measures, nor trains under `training`."""
-    with _locked(folder, fcntl.LOCK_EX):
-        yield
-
-
-@contextlib.contextmanager
-def training(folder: Path) -> Iterator[None]:
-    """Held by any number of processes that keep the machine busy; a measurement waits for them."""
-    with _locked(folder, fcntl.LOCK_SH):
-        yield
 
 
 def remembered(folder: Path, facts: Mapping[str, Any], measuring: Callable[[], Latency]) -> Latency:
@@ -155,8 +140,9 @@ def remembered(folder: Path, facts: Mapping[str, Any], measuring: Callable[[], L
     for row in read_jsonl(folder / LATENCIES):
         if row.get("key") == key:
             return Latency(**row["latency"])
-    with exclusive(folder):
+    with exclusive():
         found = measuring()
+    folder.mkdir(parents=True, exist_ok=True)
     append_jsonl(folder / LATENCIES, {"key": key, **facts, **machine(), "latency": asdict(found)})
     return found
 
@@ -225,14 +211,6 @@ def _on_stream(infer: Callable[[], Any]) -> float:
     last.record()
     torch.cuda.synchronize()
     return first.elapsed_time(last) / 1e3
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".measuring").open("w") as file:
-        fcntl.flock(file, how)
-        yield
 
 
 def _key(facts: Mapping[str, Any]) -> str:

@@ -50,8 +50,9 @@ def pareto_figure(
         style = {"name": "Pareto front", "mode": "lines", "line": line, "visible": cost == "params", "meta": cost}
         groups.append((front, [], style | {"hoverinfo": "skip"}))  # its candidates have marks of their own
     groups.append((finalists, [_retrained(row) for row in finalists], _marks("retrained", "diamond-open", 13, FINAL)))
-    judges = [teacher] if teacher else []
-    groups.append((judges, [_teacher(row) for row in judges], _marks("teacher", "star", 15, TEACHER)))
+    judges = [teacher] if teacher and teacher["val_accuracy"] is not None else []  # one of other classes has none
+    starred = [row for row in judges if row.get("params") is not None]  # a teacher's size may not be known
+    groups.append((starred, [_teacher(row) for row in starred], _marks("teacher", "star", 15, TEACHER)))
     figure = go.Figure()
     ends = [row["val_accuracy"] for row in (*complete, *finalists, *judges)] or [0.0, 1.0]
     for points, hover, style in groups:
@@ -63,8 +64,8 @@ def pareto_figure(
     close = _around([row["val_accuracy"] for row in (*complete, *finalists, *judges)])
     if close:  # candidates stopped at the first rung would squeeze all others into one line
         figure.update_yaxes(range=close)
-    if teacher:
-        figure.add_hline(y=teacher["val_accuracy"], line={"color": TEACHER, "width": 1, "dash": "dash"}, opacity=0.6)
+    for judge in judges:
+        figure.add_hline(y=judge["val_accuracy"], line={"color": TEACHER, "width": 1, "dash": "dash"}, opacity=0.6)
     for cost, bound in (bounds or {}).items():
         if cost in titles and bound:
             groups.append(([{cost: bound}] * 2, [], {}))
@@ -234,7 +235,8 @@ def _retrained(row: Row) -> str:
 
 
 def _teacher(row: Row) -> str:
-    cost = f"{row['params']:,} parameters, {row['flops'] / 1e6:.2f} MFLOPs"
+    flops = f", {row['flops'] / 1e6:.2f} MFLOPs" if row.get("flops") is not None else ""
+    cost = f"{row['params']:,} parameters{flops}"
     return f"<b>teacher</b><br>{row['val_accuracy']:.2%} on validation<br>{cost}"
 
 

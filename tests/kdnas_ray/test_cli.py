@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
+import pyarrow.parquet
 import pytest
 import yaml
 
@@ -16,6 +18,7 @@ from kdnas_ray import cli
 from kdnas_ray.catalogue import CATALOGUE
 from kdnas_ray.config import SearchConfig
 from search_spaces import KdnasError, RunError
+from trainables.teachers import write_predictions
 
 TINY_TEACHER = ("teachers.0.epochs=1", "teachers.0.stem=2", "teachers.0.widths=[2]", "teachers.0.depths=[1]")
 
@@ -291,6 +294,21 @@ def test_teacher_when_trained_then_lies_in_a_folder_that_a_search_can_use(kdnas)
     made = plan(read({}, [setting, "recipes.hints=[false]", "constraints={}"]))
     assert made.teacher_costs["params"] == 9 * 2 + 4 + 2 * 9 * 4 + 8 + 2 * 10 + 10
     assert_refused(kdnas("teacher", "train", "--out", "mine"), "--out = 'mine'", "exists already")
+
+
+def test_samples_when_written_then_stored_answers_to_them_teach(kdnas):
+    code, out, _ = kdnas("teacher", "samples", "--out", "samples.parquet")
+    assert code == 0
+    assert out.startswith("samples.parquet: 1,797 images\n")
+    assert "{name: predictions, path: answers.parquet}" in out
+    rows = pyarrow.parquet.read_table("samples.parquet").to_pylist()
+    write_predictions("answers.parquet", [row["sample"] for row in rows], np.zeros((len(rows), 10)))
+    from kdnas_ray.config import read
+    from kdnas_ray.prepare import plan
+
+    teacher = "teachers=[{name: predictions, path: answers.parquet}]"
+    plan(read({}, [teacher, "bank.views=1", "recipes.hints=[false]", "constraints={}"]))
+    assert_refused(kdnas("teacher", "samples", "--out", "samples.parquet"), "--out = ", "exists already")
 
 
 def test_teacher_when_it_is_trained_already_then_is_refused(kdnas):

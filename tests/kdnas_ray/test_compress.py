@@ -1,12 +1,16 @@
 """Specification of `kdnas_ray.compress`: a teacher of the family, students of its kind, a bound."""
 
+import dataclasses
+import random
+
 import pytest
 
 from kdnas_ray.compress import amount, compression
 from kdnas_ray.hardware.counting import count
-from search_spaces import KdnasError
+from search_spaces import KdnasError, ResNetSpace, sample
 from search_spaces.resnet import build_resnet, resnet_point
-from trainables.teachers import TrainedTeacher, build_teacher
+from trainables.model_files import save_student
+from trainables.teachers import TrainedTeacher, network
 
 
 def test_compression_when_a_network_of_the_family_then_the_teacher_is_it_and_students_surround_resnet18():
@@ -14,7 +18,7 @@ def test_compression_when_a_network_of_the_family_then_the_teacher_is_it_and_stu
     (teacher,) = config.teachers
     assert isinstance(teacher, TrainedTeacher)
     known = count(lambda: build_resnet(resnet_point("resnet152", 8), (1, 8, 8), 10), (1, 8, 8))
-    assert count(lambda: build_teacher(teacher, (1, 8, 8), 10), (1, 8, 8)) == known
+    assert count(lambda: network(teacher, (1, 8, 8), 10), (1, 8, 8)) == known
     assert {name: bound.max for name, bound in config.constraints.items()} == {"params": 100_000}
     point = resnet_point("resnet18", 8)
     assert point["stem.width"] in config.space.stem_widths
@@ -26,7 +30,25 @@ def test_compression_when_a_latency_is_given_then_is_bounded_on_the_device():
     config = compression("resnet10", "digits", width=4, latency_ms=5, device="cortex-m7", overrides=("seed=3",))
     assert config.devices == ["cortex-m7"]
     assert config.constraints["latency_ms/cortex-m7"].max == 5
+    assert config.constraints["params"].of_teacher == 1
     assert config.seed == 3
+
+
+@pytest.mark.parametrize(("widths", "taps"), [((4, 4, 4, 4), 3), ((4, 4), 1), ((4,), 0)])
+def test_compression_when_a_folders_teacher_has_fewer_stages_then_hints_are_at_those_it_has(tmp_path, widths, taps):
+    space = ResNetSpace(stages=len(widths), stem_widths=(4,), widths=(4,), depths=(1,), kernels=(3,), blocks=("basic",))
+    architecture = sample(space, random.Random(0))
+    meta = {
+        "space": {"name": "resnet", **dataclasses.asdict(space)},
+        "architecture": architecture.to_json(),
+        "shape": [1, 8, 8],
+        "classes": [str(digit) for digit in range(10)],
+    }
+    save_student(tmp_path, space.build(architecture, (1, 8, 8), 10), meta)
+    config = compression(str(tmp_path), "digits", params="1M")
+    wanted = ("stage2", "stage3", "stage4")[:taps]
+    assert config.recipes.taps[:taps] == wanted
+    assert bool(taps) == (True in config.recipes.hints)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +71,7 @@ def test_amount_when_it_means_no_number_then_is_refused(text):
         ({"teacher": "resnet18"}, "--target-params"),
         ({"teacher": "resnet20", "params": "1M"}, "--teacher"),
         ({"teacher": "resnet18", "latency_ms": 5}, "--device"),
+        ({"teacher": ".", "params": "1M"}, "--teacher"),
         ({"teacher": "resnet18", "params": "1M", "width": 0}, "width"),
         ({"teacher": "resnet18", "params": "1M", "overrides": ("budget.trials=0",)}, "budget.trials"),
     ],

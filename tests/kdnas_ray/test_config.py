@@ -338,7 +338,10 @@ def test_value_when_impossible_then_names_the_field_and_what_to_do(data, field):
 
 @pytest.mark.parametrize(("data", "remedy"), [
     ({"budget": 5}, "give an object with keys of: trials, wall_s"),
-    ({"task": {"augmentation": 5}}, "give an object with keys of: shift, crop, flip, cutout"),
+    (
+        {"task": {"augmentation": 5}},
+        "give an object with keys of: shift, crop, flip, cutout, time_shift, time_mask, frequency_mask",
+    ),
     (
         {"constraints": {"params": "few"}},
         "give a number (the largest allowed), a share of the teacher's, {of_teacher: 0.1}, or, for a number on a "

@@ -45,6 +45,14 @@ def test_limit_when_the_teacher_has_none_of_it_then_asks_for_a_number():
     assert "constraints.params.max" in caught.value.remedy
 
 
+def test_limit_when_the_teachers_number_is_not_known_then_says_so_and_asks_for_a_number():
+    with pytest.raises(KdnasError, match="the params of this teacher are not known") as caught:
+        limits({"params": Bound(of_teacher=0.01)}, {})
+    assert caught.value.field == "constraints.params.of_teacher"
+    assert "constraints.params.max=" in caught.value.remedy
+    assert limits({"params": Bound(max=5)}, {}) == {"params": 5}
+
+
 def test_limits_when_nothing_is_constrained_then_are_empty():
     assert limits({}, {"params": 1000}) == {}
     assert excess({"params": 1000}, {}) == {}

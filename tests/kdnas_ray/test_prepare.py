@@ -163,10 +163,100 @@ def test_teacher_when_it_knows_other_classes_or_images_then_is_refused(tmp_path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     error = refusal("teachers.0={name: module, factory: 'foreign_teachers:seven'}")
-    assert "(2, 7)" in error.problem
-    assert "(2, 10)" in error.problem
+    assert "answers with 7 logits, the task has 10 classes" in error.problem
+    assert error.field == "teachers.0.classes"
     error = refusal("teachers.0={name: module, factory: 'foreign_teachers:colour'}")
     assert "does not take inputs of shape (2, 1, 8, 8)" in error.problem
+
+
+ANSWERS = """
+from torch import nn
+
+def ten(images): return images.reshape(len(images), -1)[:, :10]
+def three(images): return images.reshape(len(images), -1)[:, :3]
+def tapped(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 3))
+"""
+LOGITS = "{name: callable, function: 'user_answers:ten'}"
+OTHERS = "{name: callable, function: 'user_answers:three', classes: [ant, bee, cow]}"
+FEATURES = "{name: module, factory: 'user_answers:tapped', classes: [ant, bee, cow], taps: {penultimate: '1'}}"
+SOME = "{name: callable, function: 'user_answers:three', classes: ['7', bee, '1']}"
+HINTS = ("recipes.hints=[true]", "recipes.taps=[penultimate]")
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """A user's functions in the working folder."""
+    (tmp_path / "user_answers.py").write_text(ANSWERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "problem"),
+    [
+        ((f"teachers=[{LOGITS}]", *HINTS), "recipes.taps", "the teacher has no such tap"),
+        (
+            (f"teachers=[{LOGITS}]", "constraints.params.of_teacher=0.01"),
+            "constraints.params.of_teacher",
+            "the params of this teacher are not known",
+        ),
+        (
+            (f"teachers=[{LOGITS}]", "constraints.flops.of_teacher=0.01"),
+            "constraints.flops.of_teacher",
+            "the flops of this teacher are not known",
+        ),
+        ((f"teachers=[{LOGITS}]", "recipes.alpha_by_size=[0, 0.3]"), "recipes.alpha_by_size", "is not known"),
+        ((f"teachers=[{SOME}]", "bank.top_k=3"), "bank.top_k", "says nothing about 0, 2, 3, 4, 5 and 3 more"),
+        ((f"teachers=[{OTHERS}]",), "teachers.0", "recipes that learn from logits alone"),
+        ((f"teachers=[{FEATURES}]", "recipes.hints=[true, false]", HINTS[1]), "teachers.0", "from logits alone"),
+        ((f"teachers=[{FEATURES}]", *HINTS, "labels=0.5"), "labels", "cannot guess a label"),
+        ((f"teachers=[{LOGITS}, {OTHERS}]",), "teachers.1", "nothing to teach beside the first teacher"),
+        (("teachers=[{name: predictions, path: nowhere.parquet}]",), "bank.views", "knows no augmented views"),
+        (
+            ("teachers=[{name: predictions, path: nowhere.parquet}, {name: assistant, views: 2}]", "bank.views=1"),
+            "teachers.1.views",
+            "knows no augmented views",
+        ),
+        (
+            ("teachers=[{name: predictions, path: nowhere.parquet}]", "bank.views=1"),
+            "teachers.0.path",
+            "cannot be read",
+        ),
+        (("teachers=[{name: onnx, path: nowhere.onnx}]",), "teachers.0.path", "cannot be read"),
+    ],
+)
+def test_foreign_teacher_when_it_cannot_give_what_is_asked_for_then_is_refused(answers, overrides, field, problem):
+    error = refusal(*overrides)
+    assert error.field == field
+    assert problem in error.problem
+    assert error.remedy
+
+
+def test_teacher_when_it_is_a_function_then_its_costs_are_not_known_and_a_number_bounds_students(answers, run):
+    made = planned(f"teachers=[{LOGITS}]", "constraints.params=3000", f"bank.cache={run / 'cache'}")
+    assert made.teacher_costs == {}
+    assert made.bounds == {"params": 3000}
+    said: list[str] = []
+    _, bank = knowledge(made, run, said.append)
+    assert said[0].startswith("Teacher user_answers:ten: its class names are not known")
+    assert bank.teacher_params == (0,)
+    assert np.array_equal(bank.logits[0, 0], made.data.train.images.reshape(-1, 64)[:, :10].astype(np.float16))
+
+
+def test_teacher_when_it_knows_some_classes_then_says_which_and_teaches_those(answers, run):
+    made = planned(f"teachers=[{SOME}]", f"bank.cache={run / 'cache'}")
+    said: list[str] = []
+    _, bank = knowledge(made, run, said.append)
+    assert "2 of the task's 10 classes are matched; it teaches nothing about 0, 2, 3, 4, 5" in said[0]
+    assert np.array_equal(bank.logits[0, 0, :, 7], made.data.train.images.reshape(-1, 64)[:, 0].astype(np.float16))
+    assert (bank.logits[:, :, :, [0, 2, 3, 4, 5, 6, 8, 9]] < -64_000).all()
+
+
+def test_teacher_when_it_knows_other_classes_then_its_features_teach(answers):
+    made = planned(f"teachers=[{FEATURES}]", *HINTS)
+    assert made.taps == ("penultimate",)
+    assert made.teacher_costs["params"] == 64 * 6 + 6 + 6 * 3 + 3
+    planned(f"teachers=[{FEATURES}, {LOGITS}]", HINTS[1], "recipes.hints=[true, false]")
 
 
 def test_costs_when_asked_again_then_are_remembered(monkeypatch):

@@ -389,6 +389,30 @@ def test_pareto_when_drawn_then_kinds_differ_in_shape_and_the_front_follows_the_
     assert 10**low < 500 < 2000 < 10**high < TEACHER["params"]
 
 
+@pytest.mark.parametrize("known", [{}, {"params": 500_000}])
+def test_report_when_the_teachers_size_is_not_known_then_gives_the_students(finished, row, known):
+    teacher = {"name": "predictions", "val_accuracy": 0.99, "accuracy": 0.98, **known}
+    figure = pareto_figure([row(0, "complete", [0.9])], [], teacher)
+    (star,) = [trace for trace in figure.data if trace.name == "teacher"]
+    assert list(star.x) == list(known.values())
+    summary = json.loads((finished / "summary.json").read_text())
+    (finished / "summary.json").write_text(json.dumps({**summary, "teacher": teacher}))
+    text = page_of(finished).text
+    assert "those of its teacher are not known" in text
+    assert ("how many its teacher has is not known" in text) == (not known)
+
+
+def test_report_when_the_teacher_knows_other_classes_then_no_accuracy_of_it_is_told(finished, row):
+    teacher = TEACHER | {"val_accuracy": None, "accuracy": None}
+    figure = pareto_figure([row(0, "complete", [0.9])], [], teacher)
+    assert [list(trace.x) for trace in figure.data if trace.name == "teacher"] == [[]]
+    summary = json.loads((finished / "summary.json").read_text())
+    (finished / "summary.json").write_text(json.dumps({**summary, "teacher": teacher}))
+    text = page_of(finished).text
+    assert "the teacher knows other classes" in text
+    assert "of the teacher's test accuracy kept" not in text
+
+
 def test_pareto_when_hovered_then_names_candidate_and_recipe(row):
     text = pareto_figure([row(0, "complete", [0.9])], [], None).data[1].hovertext[0]
     assert text == (

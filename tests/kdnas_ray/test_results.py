@@ -111,7 +111,7 @@ def test_best_when_nothing_was_retrained_then_is_the_best_complete_candidate(fil
 
 
 def test_teacher_when_the_search_is_not_over_then_never_meets_the_test_split(filled, made):
-    teacher = build_teacher(made.config.teachers[0], made.data.shape, 10)
+    teacher = build_teacher(made.config.teachers[0], made.data)
     with torch.no_grad():  # answers "3" whatever it sees
         teacher.classifier.weight.zero_()
         teacher.classifier.bias.copy_(torch.eye(10)[3])
@@ -188,6 +188,21 @@ def test_headline_when_everything_is_known_then_says_accuracy_kept_and_times_sma
 def test_headline_when_not_retrained_then_speaks_of_validation():
     best = SUMMARY["best"] | {"test_accuracy": None}
     assert headline({**SUMMARY, "best": best}).startswith("c0003 reaches 95.00% on validation, 100.0 times smaller")
+
+
+def test_headline_when_the_teachers_size_is_not_known_then_gives_the_students():
+    teacher = {"name": "predictions", "val_accuracy": 0.98, "accuracy": 0.98}
+    text = headline({**SUMMARY, "teacher": teacher})
+    assert text.startswith("c0003 keeps 99.0% of its teacher's test accuracy (97.00% of 98.00%), with ")
+    assert "(its teacher's are not known)" in text
+    best = SUMMARY["best"] | {"test_accuracy": None}
+    assert "its teacher's are not known" in headline({**SUMMARY, "teacher": teacher, "best": best})
+    assert headline({**SUMMARY, "teacher": teacher | {"accuracy": 0.0}}).startswith("c0003's teacher has learned")
+    other = headline({**SUMMARY, "teacher": SUMMARY["teacher"] | {"accuracy": None}})
+    assert "reaches 97.00% on test" in other
+    assert "fewer FLOPs than its teacher, which knows other classes." in other
+    some = headline({**SUMMARY, "teacher": teacher | {"params": SUMMARY["teacher"]["params"]}})
+    assert "100.0 times smaller." in some
 
 
 def test_headline_when_the_comparison_without_kd_is_missing_then_leaves_it_out():

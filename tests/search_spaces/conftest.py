@@ -16,6 +16,7 @@ from search_spaces import (
     NASBench201Space,
     NASBenchMacroSpace,
     Shape,
+    SpeechSpace,
     Suggests,
     ViTSpace,
 )
@@ -91,6 +92,7 @@ VARIANTS = {
     "darts, one channel": DARTSSpace(width=1, cells=3),
     "vit_tiny, shallow": ViTSpace(patches=(3, 5), depths=(1, 2), widths=(8, 16), stems=("patch", "conv")),
     "nasbench_macro, small": NASBenchMacroSpace(stem_width=4, widths=(4, 8), depths=(2, 1), head_width=0),
+    "speech, one stage": SpeechSpace(stages=1, widths=(4, 8), time_kernels=(3, 7)),
     "composition, conditional": CompositionSpace(layers=CONDITIONAL),
     "a user's own": OwnSpace(),
 }

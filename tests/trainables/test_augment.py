@@ -7,12 +7,15 @@ import torch
 from search_spaces import KdnasError
 from trainables.augment import Augmentation, Transforms, apply, draw
 
-EVERYTHING = Augmentation(shift=2, crop=3, flip=True, cutout=3)
+EVERYTHING = Augmentation(shift=2, crop=3, flip=True, cutout=3, time_shift=3, time_mask=4, frequency_mask=3)
 CHOICES = [
     Augmentation(shift=1),
     Augmentation(crop=4),
     Augmentation(flip=True),
     Augmentation(cutout=4),
+    Augmentation(time_shift=12),
+    Augmentation(time_mask=5),
+    Augmentation(frequency_mask=9),
     EVERYTHING,
 ]
 
@@ -46,6 +49,12 @@ def one_by_one(images: np.ndarray, transforms: Transforms) -> np.ndarray:
             image = image.copy()
             top, left = transforms.corner[number]
             image[:, max(top, 0) : top + transforms.side, max(left, 0) : left + transforms.side] = 0
+        if transforms.gaps is not None:
+            image = image.copy()
+            image[:, :, slice(*transforms.gaps[number])] = 0
+        if transforms.bands is not None:
+            image = image.copy()
+            image[:, slice(*transforms.bands[number])] = 0
         results.append(image)
     return np.stack(results)
 
@@ -99,7 +108,10 @@ def test_another_seed_or_view_draws_other_transforms():
 def test_switching_one_transform_on_leaves_the_others_as_they_were():
     alone = draw(Augmentation(shift=2), 100, 10, 13, seed=5, view=1)
     together = draw(EVERYTHING, 100, 10, 13, seed=5, view=1)
-    assert np.array_equal(alone.shift, together.shift)
+    assert np.array_equal(alone.shift[:, 0], together.shift[:, 0])
+    for name, part in (("time_mask", "gaps"), ("frequency_mask", "bands")):
+        alone = draw(Augmentation(**{name: getattr(EVERYTHING, name)}), 100, 10, 13, seed=5, view=1)
+        assert np.array_equal(getattr(alone, part), getattr(together, part))
 
 
 def test_flip_mirrors_about_half_of_the_samples():
@@ -124,7 +136,28 @@ def test_cutout_zeroes_a_square_that_is_clipped_at_the_border():
     assert blank.any(dim=0).all()
 
 
-@pytest.mark.parametrize("name", ["shift", "crop", "cutout"])
+def test_a_shift_in_time_moves_columns_only_and_reaches_every_offset_equally_often():
+    shift = draw(Augmentation(time_shift=2), 5000, 8, 20, seed=0, view=1).shift
+    values, counts = np.unique(shift[:, 1], return_counts=True)
+    assert values.tolist() == [-2, -1, 0, 1, 2]
+    assert counts / 5000 == pytest.approx(0.2, abs=0.02)
+    assert not shift[:, 0].any()
+
+
+@pytest.mark.parametrize(("name", "axis", "size"), [("time_mask", 3, 20), ("frequency_mask", 2, 9)])
+def test_a_mask_blanks_whole_lines_of_every_length_up_to_the_bound_everywhere(name, axis, size):
+    transforms = draw(Augmentation(**{name: 3}), 4000, 9, 20, seed=0, view=1)
+    blank = (apply(torch.full((4000, 1, 9, 20), 9, dtype=torch.uint8), transforms) == 0)[:, 0]
+    along = blank.all(dim=4 - axis)  # [N, size] of this axis
+    assert torch.equal(blank, along[:, None, :].expand_as(blank) if axis == 3 else along[:, :, None].expand_as(blank))
+    lengths, counts = np.unique(along.sum(dim=1), return_counts=True)
+    assert lengths.tolist() == [0, 1, 2, 3]
+    assert counts / 4000 == pytest.approx(0.25, abs=0.03)
+    assert along.shape[1] == size
+    assert along.any(dim=0).all()
+
+
+@pytest.mark.parametrize("name", ["shift", "crop", "cutout", "time_shift", "time_mask", "frequency_mask"])
 def test_negative_pixels_are_refused_with_the_field(name):
     with pytest.raises(KdnasError, match=rf"task\.augmentation\.{name} = -1"):
         Augmentation(**{name: -1})
@@ -135,3 +168,10 @@ def test_pixels_that_do_not_fit_the_image_are_refused_with_what_would_fit(name):
     with pytest.raises(KdnasError, match=rf"task\.augmentation\.{name} = 8[\s\S]*8 x 9[\s\S]*less than 8"):
         draw(Augmentation(**{name: 8}), 4, 8, 9, seed=0, view=1)
     draw(Augmentation(**{name: 7}), 4, 8, 9, seed=0, view=1)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("time_shift", 9), ("time_mask", 9), ("frequency_mask", 8)])
+def test_a_mask_or_shift_in_time_may_be_as_long_as_its_own_side_of_the_image(name, bound):
+    with pytest.raises(KdnasError, match=rf"task\.augmentation\.{name} = {bound}[\s\S]*less than {bound}"):
+        draw(Augmentation(**{name: bound}), 4, 8, 9, seed=0, view=1)
+    draw(Augmentation(**{name: bound - 1}), 4, 8, 9, seed=0, view=1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainables.alignment import UNKNOWN
 from trainables.ensembles import ENSEMBLES, combine
 
 RNG = np.random.default_rng(1)
@@ -120,3 +121,11 @@ def test_combined_answer_to_values_is_the_mean_by_shares():
     logits = torch.tensor(LOGITS)
     found = combine(logits, torch.zeros(4, 5), 1.0, shares=(1.0, 3.0, 0.0), targets="values")
     torch.testing.assert_close(found, 0.25 * logits[0] + 0.75 * logits[1])
+
+
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_answer_is_never_unknown_where_targets_are_labels_or_values(targets):
+    far = torch.tensor([[[UNKNOWN, 1.0]]])
+    student = torch.ones(1, 2)
+    assert torch.equal(combine(far, torch.zeros(1, 2), 1.0, student=student, targets=targets), far[0])
+    assert not torch.equal(combine(far, torch.zeros(1, dtype=torch.long), 1.0, student=student), far[0])

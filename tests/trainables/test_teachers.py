@@ -28,6 +28,7 @@ from trainables.teachers import (
     read_teacher,
     save_teacher,
 )
+from trainables.teachers.base import weights_digest
 
 SHAPE = (1, 8, 8)
 OWN_CODE = """
@@ -106,6 +107,16 @@ def folder(tmp_path, teacher):
     return tmp_path / "saved"
 
 
+def shaped(data, shape):
+    """The data with black images of another shape."""
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    parts = {
+        name: dataclasses.replace(split, images=np.zeros((len(split), *shape), np.uint8))
+        for name, split in splits.items()
+    }
+    return dataclasses.replace(data, **parts, mean=(0.5,) * shape[0], std=(1.0,) * shape[0])
+
+
 def same(first: nn.Module, second: nn.Module) -> bool:
     a, b = first.state_dict(), second.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -158,8 +169,8 @@ def test_obtain_leaves_no_checkpoint_and_goes_on_when_the_cache_cannot_be_writte
     get(tiny)
     assert [path.name for path in (tmp_path / "cache" / "teachers").glob("*.pt")] == []
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr(teachers, "save_teacher", lambda *_: (_ for _ in ()).throw(full))
-    monkeypatch.setattr(teachers, "save_training", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("trainables.teachers.obtaining.save_teacher", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("trainables.teachers.trained.save_training", lambda *_: (_ for _ in ()).throw(full))
     teacher, said = get(tiny, seed=1)
     assert teacher.val_accuracy > 0.3
     assert sum("No space left on device" in line for line in said) == 2
@@ -255,18 +266,19 @@ def test_read_teacher_raises_when_there_is_none(tmp_path):
 
 def test_teacher_in_a_folder_is_refused_when_it_was_trained_on_other_images(folder, data, task, tmp_path):
     with pytest.raises(KdnasError, match=r"trained on inputs \(1, 8, 8\), the task's are \(3, 9, 9\)") as caught:
-        build_teacher(FolderTeacher(str(folder)), (3, 9, 9), 10)
+        build_teacher(FolderTeacher(str(folder)), shaped(data, (3, 9, 9)))
     assert caught.value.field == "teachers.path"
 
 
 @pytest.mark.parametrize("change", ["classes", "path"])
-def test_teacher_in_a_folder_is_refused_when_it_does_not_fit(folder, change):
+def test_teacher_in_a_folder_is_refused_when_it_does_not_fit(folder, data, change):
     if change == "classes":
-        with pytest.raises(KdnasError, match=r"shape \(2, 10\), the task needs logits of shape \(2, 7\)"):
-            build_teacher(FolderTeacher(str(folder)), SHAPE, 7)
+        with pytest.raises(KdnasError, match="the teacher has no such class") as caught:
+            build_teacher(FolderTeacher(str(folder), mapping={"ten": "0"}), data)
+        assert caught.value.field == "teachers.mapping"
     else:
         with pytest.raises(KdnasError, match="no usable model here"):
-            build_teacher(FolderTeacher(str(folder / "nothing")), SHAPE, 10)
+            build_teacher(FolderTeacher(str(folder / "nothing")), data)
 
 
 def test_own_module_answers_and_is_tapped_where_the_user_says(own, get, data):
@@ -280,14 +292,14 @@ def test_own_module_answers_and_is_tapped_where_the_user_says(own, get, data):
     assert (teacher.name, teacher.meta, teacher.curve) == (settings.factory, {}, [])
 
 
-def test_own_module_keeps_its_own_taps_when_the_user_names_none(tmp_path, monkeypatch):
+def test_own_module_keeps_its_own_taps_when_the_user_names_none(data, tmp_path, monkeypatch):
     module = "own_tapped"
     code = "from search_spaces.resnet import *\n"
     code += "def make(): return build_resnet(resnet_architecture(4, (4,), (1,)), (1, 8, 8), 10)\n"
     (tmp_path / f"{module}.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    model = build_teacher(ModuleTeacher(f"{module}:make"), SHAPE, 10)
+    model = build_teacher(ModuleTeacher(f"{module}:make"), data)
     assert model.taps == ("stage1", "penultimate", "logits")
 
 
@@ -342,7 +354,7 @@ def test_own_module_is_refused_when_its_weights_cannot_be_loaded(own, get, tmp_p
         ("{own}:quits", "SystemExit: 3"),
         ("{own}:squeezes", r"inputs of shape \(1, 1, 8, 8\) with shape \(10,\)"),
         ("{own}:pair", r"answers inputs of shape \(2, 1, 8, 8\) with a tuple"),
-        ("{own}:three", r"shape \(2, 3\), the task needs logits of shape \(2, 10\)"),
+        ("{own}:three", "answers with 3 logits, the task has 10 classes"),
     ],
 )
 def test_own_module_is_refused_with_the_reason_when_it_is_none(own, get, factory, problem):
@@ -371,12 +383,12 @@ def test_digest_of_an_own_module_repeats_and_changes_with_its_taps_and_its_code(
 
 
 def test_own_module_in_bfloat16_has_a_digest(own, data):
-    model = build_teacher(own("net"), SHAPE, 10)
-    assert teachers._weights_digest(model) != teachers._weights_digest(model.to(torch.bfloat16))
+    model = build_teacher(own("net"), data)
+    assert weights_digest(model) != weights_digest(model.to(torch.bfloat16))
 
 
-def test_build_teacher_of_a_teacher_to_be_trained_has_its_network(tiny):
-    model = build_teacher(tiny, SHAPE, 10)
+def test_build_teacher_of_a_teacher_to_be_trained_has_its_network(tiny, data):
+    model = build_teacher(tiny, data)
     expected = build_resnet(resnet_architecture(8, (8, 16), (1, 1)), SHAPE, 10)
     shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (model, expected)]
     assert shapes[0] == shapes[1]
@@ -456,7 +468,7 @@ def test_assistant_is_kept_and_read_like_a_trained_one_for_each_teacher_of_its_o
     get(dataclasses.replace(teacher, digest="another"))
     assert len(said) == 2
     save_teacher(tmp_path / "saved", first)
-    assert same(build_teacher(FolderTeacher(tmp_path / "saved"), SHAPE, 10), first.model)
+    assert same(build_teacher(FolderTeacher(tmp_path / "saved"), data), first.model)
     with pytest.raises(KdnasError, match="there is none") as caught:
         get(None)
     assert caught.value.field == "teachers.0"

@@ -56,8 +56,8 @@ def distillation(logits: Tensor, batch: Batch, shared: Shared, alpha: float, tem
     if len(batch.logits) == 0 or alpha == 0:
         return hard
     targets = shared.task.targets
-    teacher = combine(batch.logits, batch.labels, temperature, targets=targets)
-    return (1 - alpha) * hard + alpha * soft(logits, teacher, temperature, targets)
+    answer = combine(batch.logits, batch.labels, temperature, student=logits.detach(), targets=targets)
+    return (1 - alpha) * hard + alpha * soft(logits, answer, temperature, targets)
 
 
 def soft(student: Tensor, teacher: Tensor, temperature: float, targets: Targets = "classes") -> Tensor:

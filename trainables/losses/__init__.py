@@ -1,5 +1,7 @@
 """Every way a student can learn from a teacher; a new one is a function and one line here."""
 
+import math
+
 from search_spaces import KdnasError, Registry
 from trainables.losses.base import Answer, Loss, Projector, Setting
 from trainables.losses.features import (
@@ -135,7 +137,9 @@ def check_feature(name: str, tap: str, student: tuple[int, ...], teacher: tuple[
             value=tap,
             remedy="match a tap where both are maps [C, H, W] or both are vectors [C]",
         )
-    if loss.maps and (len(student) != 3 or len(teacher) != 3 or min(*student[1:], *teacher[1:]) < 2):
+    # Compared at the smaller height and width of the two; one row of several frames is a map too.
+    places = math.prod(map(min, student[1:], teacher[1:]))
+    if loss.maps and (len(student) != 3 or len(teacher) != 3 or places < 2):
         raise KdnasError(
             f"the loss {name!r} compares maps of several places; student and teacher have {student} and {teacher}",
             field="recipe.terms.tap",

@@ -21,6 +21,8 @@ from trainables.augment import Augmentation
 Targets = Literal["classes", "labels", "values"]
 Labels = TypeVar("Labels", np.ndarray, Tensor)
 LEAST_STD = 1e-6  # of a target, so that a constant one can be divided by it
+# Names of files or folders that are splits of one data set, not classes.
+SPLIT_NAMES = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def split(
         KdnasError: a share is impossible, there is one class only, or a class has too few samples.
     """
     share = 0.0 if isinstance(test, Split) else test
-    _check_shares(validation, None if isinstance(test, Split) else share)
+    check_shares(validation, None if isinstance(test, Split) else share)
     needed = 2 if isinstance(test, Split) else 3
     if labels.ndim == 1 and len(classes) < 2:
         raise KdnasError("at least two classes are needed", field="task", value=list(classes))
@@ -322,6 +324,25 @@ def assemble(train: Split, validation: Split, test: Split, classes: Sequence[str
     return Data(train, validation, test, tuple(classes), tuple(mean.tolist()), tuple(std.tolist()))
 
 
+def check_shares(validation: float, test: float | None) -> None:
+    """Refuses shares of validation and test split that cannot be; None for a test split that came with the data.
+
+    Raises:
+        KdnasError: names the share.
+    """
+    shares = {"task.validation": validation} | ({} if test is None else {"task.test": test})
+    for field, share in shares.items():
+        if not 0 < share < 1:
+            raise KdnasError("a share lies between 0 and 1", field=field, value=share, remedy="0.2 is usual")
+    if sum(shares.values()) >= 1:
+        raise KdnasError(
+            f"validation and test take {sum(shares.values()):g} of the data: nothing is left to train on",
+            field="task.validation",
+            value=validation,
+            remedy="choose smaller shares",
+        )
+
+
 def standardised(data: Data) -> Data:
     """The data with values that have mean 0 and deviation 1 in the training split; what they were is in the data."""
     there = data.train.labels.astype(np.float64)
@@ -360,20 +381,6 @@ def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
     quotas, remainder = np.divmod(counts * total, counts.sum())
     quotas[np.argsort(-remainder, kind="stable")[: total - quotas.sum()]] += 1
     return quotas
-
-
-def _check_shares(validation: float, test: float | None) -> None:
-    shares = {"task.validation": validation} | ({} if test is None else {"task.test": test})
-    for field, share in shares.items():
-        if not 0 < share < 1:
-            raise KdnasError("a share lies between 0 and 1", field=field, value=share, remedy="0.2 is usual")
-    if sum(shares.values()) >= 1:
-        raise KdnasError(
-            f"validation and test take {sum(shares.values()):g} of the data: nothing is left to train on",
-            field="task.validation",
-            value=validation,
-            remedy="choose smaller shares",
-        )
 
 
 def _class_counts(labels: np.ndarray, classes: Sequence[str], needed: int, validation: float) -> np.ndarray:

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
-from trainables.tasks.base import AnyTargets, Data, Split, Targets, assemble, choose, split, standardised
+from trainables.tasks.base import SPLIT_NAMES, AnyTargets, Data, Split, Targets, assemble, choose, split, standardised
 from trainables.tasks.targets import labels_of, numbers_of
 
 CROP_AND_FLIP = Augmentation(crop=2, flip=True)
@@ -31,7 +31,6 @@ READ_ROWS = 1000
 # Formats that Pillow decodes by itself: some others start foreign programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-SPLIT_NAMES = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
 
 
 @dataclass(frozen=True)

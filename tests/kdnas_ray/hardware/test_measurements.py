@@ -89,7 +89,7 @@ def test_propose_when_the_space_has_numbers_then_writes_its_json(kdnas):
         (["propose", "nothing"], ["nothing"]),
         (["propose", "nasbench201", "width=3"], ["space.key=value"]),
         (["propose", "nasbench201", "--count", "2"], ["count", "too few"]),
-        (["propose", "nasbench201", "--input", "3,32"], ["--input", "3,32,32"]),
+        (["propose", "nasbench201", "--input", "3,32"], ["--input", "3x32x32"]),
         (["propose", "nasbench201", "--tables", "none.parquet"], ["--tables", "cannot be read"]),
         (["propose", "nasbench201", "--tables", "bad.parquet"], ["latency_ms_<device>"]),
         (["propose", "nasbench201", "--tables", "gap.parquet"], ["row 4", "latency_ms_x"]),

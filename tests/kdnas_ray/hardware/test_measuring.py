@@ -1,13 +1,10 @@
 """Specification of `kdnas_ray.hardware.measuring`: real latencies, remembered, in a slot of their own."""
 
-import threading
-import time
-
 import pytest
 import torch
 from torch import nn
 
-from kdnas_ray.hardware.measuring import Latency, exclusive, measure, remembered, training
+from kdnas_ray.hardware.measuring import Latency, measure, remembered
 from search_spaces import KdnasError
 
 SHAPE = (3, 16, 16)
@@ -48,22 +45,6 @@ def test_latency_when_known_then_is_not_measured_again_and_another_fact_is(tmp_p
     assert remembered(tmp_path, facts, measuring) == remembered(tmp_path, facts, measuring)
     assert remembered(tmp_path, {**facts, "architecture": "b"}, measuring).median_ms == 2.0
     assert len(calls) == 2
-
-
-def test_slot_when_others_train_then_a_measurement_waits_for_all_of_them(tmp_path):
-    order: list[str] = []
-
-    def waits() -> None:
-        with exclusive(tmp_path):
-            order.append("measured")
-
-    with training(tmp_path), training(tmp_path):  # any number side by side
-        thread = threading.Thread(target=waits)
-        thread.start()
-        time.sleep(0.2)
-        order.append("trained")
-    thread.join(timeout=10)
-    assert order == ["trained", "measured"]
 
 
 @pytest.mark.parametrize(("options", "field"), [({"runtime": "tflite"}, "--runtime"), ({"device": "cuda"}, "--on")])
