@@ -10,6 +10,7 @@ profile. `noise` is what measuring the same networks a second time agrees to: no
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from record import tell
@@ -18,6 +19,7 @@ from kdnas_ray.hardware import calibrating
 from kdnas_ray.hardware.block_table import BlockTable
 from kdnas_ray.hardware.calibrating import Measured, compare, draw_networks, fit_profile, measure_networks
 from kdnas_ray.hardware.devices import device
+from kdnas_ray.hardware.microbenchmarks import operator_ms
 from kdnas_ray.hardware.roofline import latency_ms
 
 
@@ -36,7 +38,7 @@ def main() -> None:
     settings = {"runtime": chosen.runtime, "threads": 1, "say": print}
     seen, unseen, again = (measure_networks(drawn[seed], **settings) for seed in (0, 1, 1))
     shipped, profile = device("server-cpu"), fit_profile(seen, "here", chosen.runtime)
-    table = BlockTable(profile)
+    table = BlockTable(profile, partial(operator_ms, runtime=chosen.runtime))
     table.fit(seen)
     models = {
         "shipped": [latency_ms(found.network, shipped) for found in unseen],

@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdnas_ray.journal import flat
+from kdnas_ray.objectives import number
+from kdnas_ray.results import beyond_size
 from kdnas_ray.runs import read_config, read_summary, require_run
 from search_spaces.errors import KdnasError
 
@@ -25,7 +27,9 @@ def compare(runs: Sequence[Path]) -> list[Row]:
         raise KdnasError(
             "at least two runs are needed", field="RUN", value=", ".join(map(str, runs)), remedy="kdnas compare RUN RUN"
         )
-    return [_row(run) for run in runs]
+    rows = [_row(run) for run in runs]
+    devices = dict.fromkeys(name for row in rows for name in row if "/" in name)
+    return [row | {name: row.get(name) for name in devices} for row in rows]
 
 
 def differences(runs: Sequence[Path]) -> dict[str, list[Any]]:
@@ -68,6 +72,11 @@ def _row(run: Path) -> Row:
         "teacher_accuracy": teacher.get("accuracy"),
         "teacher_params": teacher.get("params"),
         **{f"best_{name}": best.get(name) for name in BEST},
+        **{
+            f"{whose}_{name}": found.get(name)
+            for name in beyond_size(summary.get("objectives") or [], summary.get("constraints") or {})
+            for whose, found in (("teacher", teacher), ("best", best))
+        },
     }
 
 
@@ -76,6 +85,8 @@ def _text(name: str, value: Any) -> str:
         return "–"
     if "accuracy" in name or name == "utilisation":
         return f"{value:.2%}"
+    if "/" in name:
+        return number(value)
     return (
         f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else escape(str(value))
     )

@@ -224,6 +224,10 @@ class SearchConfig(_Section):
             if name.partition("/")[0] not in CONSTRAINABLE:
                 raise misspelt("cannot be constrained", "constraints", name, CONSTRAINABLE)
             named = full(name, bound.device)
+            if named in bounds:
+                raise KdnasError(
+                    "bounded twice", field=f"constraints.{name}", value=named, remedy="keep the tighter of the two"
+                )
             bounds[named] = bound.model_copy(update={"device": named.partition("/")[2] or None})
         objectives = [full(name, None) for name in self.objectives if self._known(name)]
         for name in (*bounds, *objectives):

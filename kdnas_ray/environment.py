@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("kdnas_ray", "torch", "ray", "optuna", "mlflow", "numpy", "scikit-learn", "datasets")
+PACKAGES = ("kdnas_ray", "torch", "ray", "optuna", "mlflow", "numpy", "scikit-learn", "datasets", "onnxruntime")
 LOGGERS = ("ray", "optuna", "datasets", "alembic", "py.warnings")
 
 # Ray Tune is told not to do what the run folder does already: its own logs, snapshots and signal handling

@@ -57,11 +57,15 @@ def latency(
     if runtime != "none":
         check_runtime(runtime)
     known = by_name(devices)
-    space, architecture, sizes, classes = _run(Path(what)) if Path(what).is_dir() else _space(what, words, shape, seed)
+    is_run = Path(what).is_dir()
+    space, architecture, sizes, classes = _run(Path(what), words) if is_run else _space(what, words, shape, seed)
 
-    for one in known.values():
+    for name, one in known.items():
         if isinstance(one, FewShot):
             check_fits(one, space, sizes)
+            if batch > 1:
+                remedy = "leave out --batch, or --device"
+                raise KdnasError(f"{name} was measured for one input", field="--batch", value=batch, remedy=remedy)
 
     def build() -> nn.Module:
         return space.build(architecture, sizes, classes)
@@ -73,6 +77,7 @@ def latency(
             "space": repr(space),
             "architecture": canonical(space, architecture),
             "shape": list(sizes),
+            "classes": classes,
             "runtime": runtime,
             "batch": batch,
             "threads": threads,
@@ -84,13 +89,14 @@ def latency(
                 lambda: measure(build(), sizes, runtime=runtime, batch=batch, threads=threads),
             )
         )
+    batched = network if batch == 1 else operators(build, sizes, batch)
     return {
         "architecture": notation(space, architecture),
         "shape": list(sizes),
         "params": network.params,
         "macs": network.macs,
         "measured": measured,
-        "devices": {name: _on(one, network, architecture) for name, one in known.items()},
+        "devices": {name: _on(one, batched, architecture) for name, one in known.items()},
     }
 
 
@@ -121,7 +127,14 @@ def _on(device: Device, network: Operators, architecture: Architecture) -> dict[
     }
 
 
-def _run(run: Path) -> tuple[Space, Any, Shape, int]:
+def _run(run: Path, words: Sequence[str]) -> tuple[Space, Any, Shape, int]:
+    if words:
+        raise KdnasError(
+            "of a run, its best student is meant",
+            field="ARCHITECTURE",
+            value=" ".join(words),
+            remedy=f"leave it out; if {str(run)!r} is to be a space, work in a folder that holds none of that name",
+        )
     best = run / "best"
     if not best.is_dir():
         raise KdnasError(

@@ -178,10 +178,27 @@ def ranking_table(result: SearchResult, top: int = 10) -> Grid:
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """The result in one or two sentences."""
+    """The result in one or two sentences, and one for each number on a device."""
     best, teacher = summary.get("best"), summary.get("teacher")
     if not best or not teacher:
         return "No candidate was trained in full yet."
+    return " ".join([_kept(summary, best, teacher), *_on_devices(summary, best, teacher)])
+
+
+def _on_devices(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
+    bounds, found = summary.get("constraints") or {}, []
+    for name in beyond_size(summary.get("objectives") or [], bounds):
+        plain, _, device = name.partition("/")
+        if not device or name not in best:
+            continue
+        unit = "ms" if plain == "latency_ms" else "MB"
+        most = f" of at most {number(bounds[name])}" if name in bounds else ""
+        theirs = f", its teacher {number(teacher[name])}" if teacher.get(name) is not None else ""
+        found.append(f"On {device}, modelled: {number(best[name])}{most} {unit}{theirs}.")
+    return found
+
+
+def _kept(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]) -> str:
     size, than = _smaller(best, teacher)
     if best.get("test_accuracy") is None:
         return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size}{than}."

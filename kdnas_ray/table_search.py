@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from search_spaces.notation import notation, parse
 from trainables.evaluators.table import COSTS, Results, SharedTable, Table, read_table
 from trainables.files import replace_text
 
-MISSING = f"{UNSUPPORTED}/table"  # 1 for an architecture that an incomplete table does not hold
+MISSING = f"{UNSUPPORTED}/table"  # 1 for an architecture, or a latency to be optimised, that the table does not hold
 TRIED = 200  # random architectures of which the table must hold one
 
 
@@ -56,10 +56,13 @@ def plan_table(config: SearchConfig) -> TablePlan:
     settings: Table = config.evaluator
     check_prefilter(config)
     results = read_table(settings, config.space, config.scheduler.max_epochs)
-    costs = _costs(config, settings, results)
+    columns = _columns(config, results)
+    needed = [columns[name] for name in config.objectives if name in columns]
+    whole = not results.classes and all(_holds(entry, needed) for entry in results.entries.values())
+    costs = _costs(config, settings, results, columns, None if whole else needed)
     text, _ = results.best()
     reference = costs(parse(config.space, text))
-    bounds = limits(config.constraints, reference) | ({MISSING: 0.0} if results.classes else {})
+    bounds = limits(config.constraints, reference) | ({} if whole else {MISSING: 0.0})
     rng = random.Random(config.seed)
 
     def draw() -> Architecture:
@@ -123,19 +126,40 @@ def score_finalists(run: Path, made: TablePlan, top: int) -> None:
         tracking.append(run, {"type": "retrained", "id": row["id"], "repeat": 0, "with_kd": True, **scores})
 
 
-def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[[Any], Costs]:
+def _holds(entry: Mapping[str, Any], columns: Iterable[str]) -> bool:
+    return bool(entry) and all(entry.get(column) is not None for column in columns)
+
+
+def _columns(config: SearchConfig, results: Results) -> dict[str, str]:
+    """Columns of latencies by the full names of what they hold.
+
+    Raises:
+        KdnasError: one holds something else, or memory is meant on a device that is one.
+    """
+    held = {column for entry in results.entries.values() for column in entry}
+    columns = {f"latency_ms/{name}": f"latency_ms_{name}" for name in config.devices if f"latency_ms_{name}" in held}
+    _check_columns(config, columns, results)
+    return columns
+
+
+def _costs(
+    config: SearchConfig, settings: Table, results: Results, columns: Mapping[str, str], needed: Sequence[str] | None
+) -> Callable[[Any], Costs]:
     """Numbers of an architecture: those that the table holds, others counted and modelled.
+
+    Args:
+        config: of the search.
+        settings: of the table.
+        results: the table.
+        columns: see `_columns`.
+        needed: those without which an architecture counts as missing; None where the table misses nothing.
 
     Raises:
         KdnasError: a device is neither a column of the table nor known otherwise.
     """
-    columns = {f"latency_ms/{name}": f"latency_ms_{name}" for name in config.devices}
-    some = next(iter(results.entries.values()))
-    columns = {name: column for name, column in columns.items() if column in some}
     others = [name for name in config.devices if f"latency_ms/{name}" not in columns]
     modelled = cost_function(config.space, settings.shape, settings.classes, by_name(others))
     known: dict[Architecture, Costs] = {}
-    whole = not results.classes
 
     def costs(architecture: Architecture) -> Costs:
         if architecture not in known:
@@ -143,12 +167,35 @@ def _costs(config: SearchConfig, settings: Table, results: Results) -> Callable[
             counted = all(name in entry for name in COSTS)
             found: Costs = {name: int(entry[name]) for name in COSTS} if counted else {}
             found = found if counted and not others else modelled(architecture) | found
-            if not whole:
-                found = found | {MISSING: 0.0 if entry else 1.0}
+            if needed is not None:
+                found = found | {MISSING: 0.0 if _holds(entry, needed) else 1.0}
             for name, column in columns.items():  # what the table lacks is rejected
                 device = name.partition("/")[2]
-                found = found | {name: entry.get(column, math.inf), f"{UNSUPPORTED}/{device}": 0.0}
+                milliseconds = entry.get(column)
+                milliseconds = math.inf if milliseconds is None else float(milliseconds)
+                found = found | {name: milliseconds, f"{UNSUPPORTED}/{device}": 0.0}
             known[architecture] = found
         return known[architecture]
 
     return costs
+
+
+def _check_columns(config: SearchConfig, columns: Mapping[str, str], results: Results) -> None:
+    for name, column in columns.items():
+        memory = f"memory_mb/{name.partition('/')[2]}"
+        if memory in (*config.constraints, *config.objectives):
+            raise KdnasError(
+                "the table knows a device's latencies only",
+                field=memory,
+                value=column,
+                remedy="leave it out, or name a device that has a profile (`kdnas device list`)",
+            )
+        for text, entry in results.entries.items():
+            value = entry.get(column)
+            if value is not None and (type(value) not in (int, float) or not 0 < value < math.inf):
+                raise KdnasError(
+                    f"{column} of {text} is no positive number",
+                    field="evaluator.path",
+                    value=value,
+                    remedy="mend it, or leave it out: what has no latency is not trained",
+                )

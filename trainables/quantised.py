@@ -14,6 +14,7 @@ output channel).
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,9 +49,9 @@ class Ranges(nn.Module):
         before.copy_(torch.where(before.isnan(), now, torch.lerp(before, now, MOMENTUM)))
 
     def round(self, layer: int, x: Tensor) -> Tensor:
-        """The input of this layer as int8 holds it, of the same shape; as it is before the layer's first batch."""
+        """The input of this layer as int8 holds it, of the same shape; untouched without finite ends of its range."""
         low, high = self.ends[layer].tolist()
-        if low != low:
+        if not (math.isfinite(low) and math.isfinite(high)):  # infinite: the loss shows it
             return x
         step = max((high - low) / 255, SMALLEST)
         zero = min(max(round(-128 - low / step), -128), 127)

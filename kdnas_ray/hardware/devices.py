@@ -130,7 +130,7 @@ def read_text(path: str) -> str:
     """
     try:
         return Path(path).expanduser().read_text(encoding="utf8")
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: `~nobody`
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: no UTF-8, a zero byte; RuntimeError: `~nobody`
         problem = f"the profile cannot be read ({first_line(error)})"
         raise KdnasError(problem, field="devices", value=path, remedy=_known()) from error
 
@@ -154,7 +154,7 @@ def parse(content: str, source: str) -> DeviceProfile:
     """
     try:
         data = yaml.load(content, OnceLoader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # TypeError: a list as a key
         raise KdnasError(f"is not valid YAML ({first_line(error)})", field="devices", value=source) from error
     known = [part.name for part in fields(DeviceProfile)]
     remedy = f"a profile has keys of: {', '.join(known)}"
@@ -228,7 +228,7 @@ def _typed(name: str, value: Any) -> Any:
 def _number(name: str, value: Any) -> float:
     try:  # YAML 1.1 reads 1e9 as a text
         return float(value) if not isinstance(value, bool) else float("nan")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _wrong(name, value, "give a number, its unit is part of the key's name") from error
 
 

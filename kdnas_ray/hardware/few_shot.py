@@ -403,14 +403,14 @@ def load(path: Path, field: str = "model") -> FewShot:
         nested = {
             "columns": tuple(Column(**column) for column in data["columns"]),
             "measured": tuple(tuple(map(float, row)) for row in data["measured"]),
-            "shape": tuple(data["shape"]) if data.get("shape") else None,
+            "shape": _sizes(data["shape"]) if data.get("shape") else None,
         }
         model = FewShot(**{**data, **lists, **nested})
         check_name(model.name, f"{field}.name")
         space = model.its_space()
         if not np.isfinite(model.latencies_ms([sample(space, random.Random(0))])).all():
             raise ValueError("its numbers give no latency")
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise KdnasError(f"is damaged ({first_line(error)})", field=field, value=str(path), remedy=remedy) from error
     return model
 
@@ -462,6 +462,13 @@ def predict(model_file: Path | str, architecture: Architecture | str) -> float:
     return float(model.latencies_ms([wanted])[0])
 
 
+def _sizes(found: Any) -> Shape:
+    channels, height, width = found
+    if not all(type(size) is int and size > 0 for size in found):
+        raise ValueError("its shape is not three whole numbers")
+    return channels, height, width
+
+
 def _standard_slopes(features: Array, log_latencies: Array) -> tuple[Array, Array]:
     """Smooth log latency of each device as slopes `[devices, features]` and offsets, of mean 0 and variance 1.
 
@@ -502,6 +509,8 @@ def _condition(signals: Array, counts: Array, logs: Array) -> tuple[float, Array
     """The process conditioned on log latencies `[n]`: intercept, weights `[n]` of signals, weights `[n]` of counts."""
     middle, scale = logs.mean(), logs.std() or 1.0
     targets = (logs - middle) / scale
+    if not targets.any():  # all took the same time: nothing else is known, and no likelihood is there to weigh by
+        return float(middle), np.zeros(len(logs)), np.zeros(len(logs))
     shared, near = signals @ signals.T, _covariance(counts, counts)
     likelihoods, found = [], []
     for noise, freedom in itertools.product(NOISES, FREEDOMS):

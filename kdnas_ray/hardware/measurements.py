@@ -64,7 +64,7 @@ def read_table(path: Path, space: Space) -> Table:
             )
         rows = pyarrow.parquet.read_table(path, columns=[ARCHITECTURE, *names])
         latencies = np.array([rows[name].to_numpy() for name in names], float)
-    except (OSError, ValueError) as error:  # what Arrow raises is one of these
+    except (OSError, ValueError, TypeError) as error:  # what Arrow raises is one of the first two
         raise KdnasError(f"cannot be read ({first_line(error)})", field=field, value=str(path)) from error
     wrong = np.argwhere(~(np.isfinite(latencies) & (latencies > 0)))
     if len(wrong):

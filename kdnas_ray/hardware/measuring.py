@@ -26,6 +26,8 @@ RUNTIMES = ("onnx", "eager", "compiled")
 WARM_UP = 10  # inferences before any is timed
 LEAST, SECONDS = 20, 0.3  # timed: so many inferences at least, and so long
 LATENCIES = "latencies.jsonl"
+CPU_INFO = Path("/proc/cpuinfo")
+NAMELESS = ("Model", "CPU implementer", "CPU part")  # what ARM has there in place of a name
 
 
 @dataclass(frozen=True)
@@ -137,28 +139,29 @@ def remembered(folder: Path, facts: Mapping[str, Any], measuring: Callable[[], L
         measuring: measures it.
     """
     key = _key({**facts, **machine()})
-    for row in read_jsonl(folder / LATENCIES):
-        if row.get("key") == key:
-            return Latency(**row["latency"])
-    with exclusive():
-        found = measuring()
-    folder.mkdir(parents=True, exist_ok=True)
-    append_jsonl(folder / LATENCIES, {"key": key, **facts, **machine(), "latency": asdict(found)})
+    found = _known(folder, key)
+    if found is None:
+        with exclusive():
+            found = _known(folder, key)  # another process may have measured it while this one waited
+            if found is None:
+                found = measuring()
+                folder.mkdir(parents=True, exist_ok=True)
+                append_jsonl(folder / LATENCIES, {"key": key, **facts, **machine(), "latency": asdict(found)})
     return found
 
 
 def machine() -> dict[str, Any]:
     """What of this machine decides how fast a network is."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": processor(), "cores": os.cpu_count(), "gpu": gpu, "torch": versions().get("torch")}
+    found = {"processor": processor(), "cores": os.cpu_count(), "gpu": gpu, "torch": versions().get("torch")}
+    return found | {"onnxruntime": versions().get("onnxruntime")}
 
 
 def processor() -> str:
-    """Name of the processor."""
+    """Name of the processor; two that differ in speed must not have the same."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        if name := _described(CPU_INFO.read_text()):
+            return name
     return platform.processor() or platform.machine()
 
 
@@ -211,6 +214,18 @@ def _on_stream(infer: Callable[[], Any]) -> float:
     last.record()
     torch.cuda.synchronize()
     return first.elapsed_time(last) / 1e3
+
+
+def _known(folder: Path, key: str) -> Latency | None:
+    rows = read_jsonl(folder / LATENCIES)
+    return next((Latency(**row["latency"]) for row in rows if row.get("key") == key), None)
+
+
+def _described(cpu_info: str) -> str:
+    lines = [line.partition(":") for line in cpu_info.splitlines()]
+    found = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # the first processor's
+    names = [f"{name.removeprefix('CPU ')} {found[name]}" for name in NAMELESS if name in found]
+    return found.get("model name") or (f"{platform.machine()}, {', '.join(names)}" if names else "")
 
 
 def _key(facts: Mapping[str, Any]) -> str:

@@ -77,17 +77,5 @@ def _module(operator: Operator) -> nn.Module:
     if operator.kind == "linear":
         return nn.Linear(operator.shape[-2], operator.shape[-1])
     if operator.kind == "pool":
-        return _Scaled(nn.AdaptiveAvgPool2d(1) if operator.writes <= operator.shape[1] else nn.AvgPool2d(3, 1, 1))
-    return _Scaled(_ACTIVATIONS.get(operator.kind, nn.Identity)())
-
-
-class _Scaled(nn.Module):
-    """An operator without weights: they would be one and the same to a runtime without a factor before them."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The operator's result."""
-        return self.inner(x)
+        return nn.AdaptiveAvgPool2d(1) if operator.writes <= operator.shape[1] else nn.AvgPool2d(3, 1, 1)
+    return _ACTIVATIONS.get(operator.kind, nn.Identity)()

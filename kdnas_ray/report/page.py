@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
-from kdnas_ray.analysis.pareto import rank_candidates
+from kdnas_ray.analysis.pareto import pareto_front, rank_candidates
 from kdnas_ray.config import SearchConfig, read
 from kdnas_ray.objectives import costs_of, number
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
@@ -88,6 +88,9 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "calibration": read_calibration(run),
         "recipe": recipe_words(best["recipe"]) if best and summary.get("evaluator") != "table" else None,
         "more": beyond_size(facts["objectives"] or [], facts["constraints"] or {}),
+        "front": [row["id"] for row in pareto_front(rows, facts["objectives"] or [])]
+        if len(facts["objectives"] or []) > 1
+        else [],
         "architecture": architecture_words(best["architecture"]) if best else None,
         "drawing": _drawing(chosen.space, best["architecture"]) if best and chosen else None,
         "facts": search_words(summary),

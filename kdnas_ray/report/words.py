@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdnas_ray.journal import flat
+from kdnas_ray.objectives import UNSUPPORTED
+from kdnas_ray.objectives import number as exact
 
 Pairs = list[tuple[str, str]]
 SETTINGS = ("task", "space", "sampler", "evaluator", "prefilter", "scheduler")
@@ -63,7 +65,8 @@ def search_words(summary: Mapping[str, Any]) -> Pairs:
     pairs += [(name, str(known[name])) for name in SETTINGS if name in known]
     if known.get("objectives"):
         pairs.append(("objectives", ", ".join(map(str, known["objectives"]))))
-    pairs += [(f"at most, {name}", count(value)) for name, value in (known.get("constraints") or {}).items() if value]
+    bounds = known.get("constraints") or {}
+    pairs += [(f"at most, {name}", exact(value)) for name, value in bounds.items() if not name.startswith(UNSUPPORTED)]
     origin = (("seed", "seed"), ("started", "started"), ("command", "command"), ("git_commit", "git commit"))
     pairs += [(label, str(known[name])) for name, label in origin if name in known]
     if known.get("versions"):

@@ -67,6 +67,7 @@ def test_resume_goes_on_when_the_driver_was_killed(tmp_path):
     check_complete(tmp_path, before, trials=14)
 
 
+@pytest.mark.slow
 def test_resume_goes_on_when_ctrl_c_ended_the_search(tmp_path):
     process = start_kdnas("search", config_file(tmp_path, **LONG), "--out", "run", cwd=tmp_path)
     log = tmp_path / "run" / "candidates.jsonl"
@@ -111,6 +112,7 @@ def test_resume_goes_on_with_the_retraining_when_ctrl_c_ended_it_and_puts_the_be
         shutil.rmtree(best)
 
 
+@pytest.mark.slow
 def test_search_goes_on_when_a_worker_dies(tmp_path):
     process = start_kdnas("search", config_file(tmp_path, **LONG), "--out", "run", cwd=tmp_path)
 

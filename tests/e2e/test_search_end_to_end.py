@@ -141,6 +141,7 @@ def test_nothing_of_ray_or_finished_checkpoints_is_left_in_the_run_folder(run):
     assert not list((run / "trials").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_second_search_on_the_same_teacher_trains_and_computes_nothing_again(finished):
     run, _ = finished
     cache = run.parent / "cache"
@@ -169,6 +170,7 @@ def test_report_retrain_and_compare_read_the_folder(finished):
     assert len(lines(run / "retrained.jsonl")) == 8  # they were all done already
 
 
+@pytest.mark.slow
 def test_calibrate_trains_a_sample_once_and_judges_every_rung_and_proxy(finished):
     run, _ = finished
     first = kdnas("calibrate", "run", "--sample", "4", cwd=run.parent)

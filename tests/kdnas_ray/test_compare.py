@@ -51,6 +51,16 @@ def test_rows_when_compared_then_hold_results_and_none_where_not_known(made):
     json.dumps([first, second], allow_nan=False)
 
 
+def test_rows_when_a_run_is_of_a_device_then_all_have_its_numbers(made):
+    name = "latency_ms/npu-small"
+    told = SUMMARY | {"constraints": {name: 0.5}, "best": SUMMARY["best"] | {name: 0.4}}
+    first, second = compare([made("a", summary=told), made("b", summary=SUMMARY)])
+    assert (first[f"best_{name}"], first[f"teacher_{name}"], second[f"best_{name}"]) == (0.4, None, None)
+    assert ["best", name.replace("_", " ").split()[0], "ms/npu-small", "0.4", "–"] in printed(
+        comparison_table([first, second], {})
+    )
+
+
 def test_differences_when_configurations_differ_then_are_dotted_keys_with_a_value_a_run(made):
     runs = [made("a"), made("b", ("budget.trials=7", "space.depths=[3]")), made("c", ("budget.trials=7",))]
     assert differences(runs) == {"budget.trials": [40, 7, 7], "space.depths": ["[1, 2]", "[3]", "[1, 2]"]}

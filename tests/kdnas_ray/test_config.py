@@ -294,6 +294,10 @@ def test_layers_when_written_in_the_configuration_then_are_read_back_and_refused
         ({"constraints": {"params": True}}, "constraints.params"),
         ({"constraints": {"params": {}}}, "constraints.params"),
         ({"constraints": {"params": math.inf}}, "constraints.params.max"),
+        (
+            {"constraints": {"latency_ms": {"device": "npu-small", "max": 5}, "latency_ms/npu-small": 50}},
+            "constraints.latency_ms/npu-small",
+        ),
         ({"space": 5}, "space"),
         ({"space": None}, "space"),
         ({"space": ["resnet"]}, "space"),

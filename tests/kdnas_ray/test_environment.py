@@ -20,6 +20,7 @@ def test_versions_when_recorded_then_name_python_and_the_libraries():
     assert found["torch"] == metadata.version("torch")
     assert set(found) == {
         "python", "kdnas_ray", "torch", "ray", "optuna", "mlflow", "numpy", "scikit-learn", "datasets",
+        "onnxruntime",
     }  # fmt: skip
 
 

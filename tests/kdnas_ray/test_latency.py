@@ -2,9 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 
+from kdnas_ray import latency as module
+from kdnas_ray.hardware.few_shot import fit, known_devices, save
+from kdnas_ray.hardware.measurements import distinct
+from kdnas_ray.hardware.measuring import Latency
 from kdnas_ray.hardware.operators import operators
 from kdnas_ray.latency import candidate_of, latency, read_shape
 from kdnas_ray.runs import append_jsonl
@@ -33,6 +38,41 @@ def test_latency_when_measured_then_is_remembered(tmp_path, monkeypatch):
     assert latency("nasbench201", [CELL], **settings) == first
 
 
+def test_latency_when_it_differs_in_classes_only_then_is_measured_anew(tmp_path, monkeypatch):
+    asked = []
+
+    def remembered(folder, facts, measuring):
+        asked.append(facts)
+        return Latency(1.0, 1.0, 1.0, 20)
+
+    monkeypatch.setattr(module, "remembered", remembered)
+    space, _ = module.chosen_architecture("nasbench201", [CELL], 0)
+    for classes in (10, 100):
+        monkeypatch.setattr(module, "_space", lambda *words, n=classes: (space, space.parse(CELL), (1, 8, 8), n))
+        latency("nasbench201", [CELL], runtime="eager")
+    assert asked[0] != asked[1]
+
+
+def test_latency_when_of_several_inputs_then_is_modelled_for_as_many():
+    one, many = (
+        latency("nasbench201", [CELL], devices=["npu-small"], runtime="none", batch=batch) for batch in (1, 16)
+    )
+    assert one["macs"] == many["macs"]  # of one input
+    assert one["devices"]["npu-small"]["latency_ms"] < many["devices"]["npu-small"]["latency_ms"]
+
+
+def test_latency_when_of_several_inputs_then_a_model_of_measurements_refuses(tmp_path):
+    space = NASBench201Space()
+    drawn = distinct(space, 60, 0)
+    known = known_devices(drawn, np.log([[1.0 + space.notation(cell).count("3x3") for cell in drawn]]))
+    save(fit(known, drawn[:9], range(1, 10), space="nasbench201", name="phone"), tmp_path / "phone.json")
+    settings = {"devices": [str(tmp_path / "phone.json")], "runtime": "none"}
+    assert latency("nasbench201", [CELL], **settings)["devices"]["phone"]["latency_ms"] > 0
+    with pytest.raises(KdnasError) as caught:
+        latency("nasbench201", [CELL], batch=2, **settings)
+    assert caught.value.field == "--batch"
+
+
 @pytest.mark.parametrize(
     ("what", "words", "options", "field"),
     [
@@ -47,6 +87,7 @@ def test_latency_when_measured_then_is_remembered(tmp_path, monkeypatch):
         ("resnet", ["space.widths=[0]"], {}, "space.widths"),
         ("resnet", [], {"runtime": "tflite"}, "--runtime"),
         (".", [], {}, "RUN"),
+        (".", ["c0001"], {}, "ARCHITECTURE"),
     ],
 )
 def test_latency_when_something_is_wrong_then_names_it(what, words, options, field):

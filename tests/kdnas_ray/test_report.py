@@ -317,6 +317,8 @@ def test_report_when_several_objectives_are_searched_then_ranks_by_their_front(s
     text = page_of(searched).text
     # c0002 is beaten in both by c0001
     assert text.index("1 c0000 complete") < text.index("2 c0001 complete") < text.index("3 c0002 complete")
+    assert "On the Pareto front of val_accuracy, params, the most accurate first: " in text
+    assert page_of(searched).text.count(" yes ") >= 1
 
 
 def test_report_when_distillation_hurts_then_says_so(finished):
@@ -457,6 +459,12 @@ def test_architecture_when_said_then_is_a_table_of_its_parts():
     titles, body = architecture_words({"stem.width": 4, "stage1.width": 8, "stage1.kernel": 3, "depth": 2})
     assert titles == ["part", "width", "kernel", "choice"]
     assert body == [["stem", "4", "", ""], ["stage1", "8", "3", ""], ["depth", "", "", "2"]]
+
+
+def test_facts_when_a_bound_is_a_fraction_then_is_told_exactly():
+    bounds = {"latency_ms/npu-small": 0.5, "params": 6960.0, "unsupported/npu-small": 0.0}
+    told = dict(search_words({"constraints": bounds}))
+    assert told == {"at most, latency_ms/npu-small": "0.5", "at most, params": "6,960"}
 
 
 def test_facts_when_little_is_known_then_leaves_the_rest_out():

@@ -185,6 +185,15 @@ def test_headline_when_everything_is_known_then_says_accuracy_kept_and_times_sma
     )
 
 
+def test_headline_when_a_device_bounds_then_says_what_of_it_is_used_and_what_the_teacher_takes():
+    name = "latency_ms/npu-small"
+    told = {**SUMMARY, "constraints": {name: 0.5, "unsupported/npu-small": 0.0}, "objectives": ["val_accuracy"]}
+    told |= {"best": SUMMARY["best"] | {name: 0.402}, "teacher": SUMMARY["teacher"] | {name: 0.505}}
+    assert headline(told).endswith(" On npu-small, modelled: 0.402 of at most 0.5 ms, its teacher 0.505.")
+    told |= {"constraints": {}, "objectives": ["val_accuracy", name], "teacher": SUMMARY["teacher"]}
+    assert headline(told).endswith(" On npu-small, modelled: 0.402 ms.")
+
+
 def test_headline_when_not_retrained_then_speaks_of_validation():
     best = SUMMARY["best"] | {"test_accuracy": None}
     assert headline({**SUMMARY, "best": best}).startswith("c0003 reaches 95.00% on validation, 100.0 times smaller")

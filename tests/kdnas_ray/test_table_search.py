@@ -11,6 +11,7 @@ from kdnas_ray.live import Narrator
 from kdnas_ray.runs import read_jsonl
 from kdnas_ray.table_search import plan_table
 from search_spaces import KdnasError
+from search_spaces.notation import parse
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -112,3 +113,62 @@ def test_search_when_curves_are_extrapolated_then_stops_the_hopeless_and_a_resum
     assert stopped
     assert {row["epochs"] for row in stopped} <= set(range(2, 9))
     assert any(row["state"] == "pruned" for row in rows[14:])
+
+
+@pytest.mark.parametrize("value", [None, "absent"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_plan_when_a_latency_is_missing_then_that_architecture_breaks_the_bound(config, table, tmp_path, place, value):
+    """An empty cell of a Parquet table is a null, and the first line is like any other."""
+    entries = {text: entry | {"latency_ms_phone": 1.0} for text, entry in json.loads(table.read_text()).items()}
+    text = list(entries)[place]
+    entries[text] = {name: found for name, found in entries[text].items() if name != "latency_ms_phone"}
+    entries[text] |= {"latency_ms_phone": None} if value is None else {}
+    (tmp_path / "gap.json").write_text(json.dumps(entries))
+    chosen = config(
+        f"evaluator.path={tmp_path / 'gap.json'}", constraints={"latency_ms": {"device": "phone", "max": 8}}
+    )
+    made = plan_table(chosen)
+    assert [text for text in entries if not made.keeps(parse(chosen.space, text))] == [text]
+
+
+@pytest.mark.parametrize("value", ["3 ms", [1.0, 2.0], float("nan"), -1.0, 0, True])
+def test_plan_when_a_latency_is_no_positive_number_then_is_refused(config, table, tmp_path, value):
+    entries = {text: entry | {"latency_ms_phone": 1.0} for text, entry in json.loads(table.read_text()).items()}
+    list(entries.values())[3]["latency_ms_phone"] = value
+    (tmp_path / "odd.json").write_text(json.dumps(entries))
+    chosen = config(
+        f"evaluator.path={tmp_path / 'odd.json'}", constraints={"latency_ms": {"device": "phone", "max": 8}}
+    )
+    with pytest.raises(KdnasError) as caught:
+        plan_table(chosen)
+    assert caught.value.field == "evaluator.path"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"constraints": {"memory_mb": {"device": "phone", "max": 8}}},
+        {"objectives": ["val_accuracy", "memory_mb/phone"], "sampler": "nsga2"},
+    ],
+)
+def test_plan_when_memory_is_meant_on_a_column_of_latencies_then_is_refused(config, table, tmp_path, asked):
+    entries = {text: entry | {"latency_ms_phone": 1.0} for text, entry in json.loads(table.read_text()).items()}
+    (tmp_path / "phone.json").write_text(json.dumps(entries))
+    with pytest.raises(KdnasError) as caught:
+        plan_table(config(f"evaluator.path={tmp_path / 'phone.json'}", **asked))
+    assert caught.value.field == "memory_mb/phone"
+
+
+def test_search_when_latencies_to_be_optimised_are_missing_then_those_are_not_trained(config, table, tmp_path):
+    entries = {text: entry | {"latency_ms_phone": 1.0} for text, entry in json.loads(table.read_text()).items()}
+    for text in list(entries)[::3]:
+        del entries[text]["latency_ms_phone"]
+    (tmp_path / "gaps.json").write_text(json.dumps(entries))
+    more = {"devices": ["phone"], "objectives": ["val_accuracy", "latency_ms"], "sampler": "random"}
+    full = "scheduler={name: full, max_epochs: 5}"
+    chosen = config(f"evaluator.path={tmp_path / 'gaps.json'}", full, "budget.trials=12", **more)
+    result = search(chosen, tmp_path / "run", Narrator())
+    trained = [row for row in result.candidates if row["state"] != "rejected"]
+    assert [row["latency_ms/phone"] for row in trained] == [1.0] * 12
+    rejected = [row["reason"] for row in result.candidates if row["state"] == "rejected"]
+    assert set(rejected) <= {"the table does not hold it"} | {text for text in rejected if "not trained again" in text}

@@ -71,6 +71,13 @@ def test_activations_when_rounded_then_hold_zero_exactly_and_256_values():
     assert ranges.round(0, torch.tensor([[9.0]])).item() == pytest.approx(3, abs=0.02)  # beyond the range: its end
 
 
+@pytest.mark.parametrize("ends", [(-1, float("inf")), (-float("inf"), 1), (-float("inf"), float("inf"))])
+def test_activations_when_infinite_then_stay_so_that_the_loss_shows_it(ends):
+    ranges, x = Ranges(nn.Linear(1, 1)), torch.tensor([[ends[0]], [ends[1]]])
+    ranges.follow(0, x)
+    assert ranges.round(0, x) is x
+
+
 def test_ranges_when_batches_follow_then_are_their_moving_average_and_hold_zero():
     ranges = Ranges(nn.Linear(1, 1))
     ranges.follow(0, torch.tensor([[1.0], [2.0]]))

@@ -46,6 +46,8 @@ def test_profile_when_in_a_file_then_short_forms_are_understood(tmp_path, monkey
         ("name: x\nflops_per_s: 1\nbytes_per_s: 1\noverhead_us: {cnv: 1}\n", "devices.overhead_us", "known kinds"),
         ("name: x\nflops_per_s: 1\nbytes_per_s: 1\nmemory_bytes: 0\n", "devices.memory_bytes", "or null"),
         ("name: x\nflops_per_s: 1\nbytes_per_s: 1\nfused: maybe\n", "devices.fused", "true or false"),
+        (f"name: x\nflops_per_s: 1{400 * '0'}\nbytes_per_s: 1\n", "devices.flops_per_s", "give a number"),
+        ("? [name]\n: x\n", "devices", ""),
         ("[1, 2]", "devices", "keys of"),
         ("a: [", "devices", ""),
     ],
@@ -62,6 +64,8 @@ def test_device_when_misspelt_or_missing_then_says_what_is_there(tmp_path):
         device("npu-smal")
     with pytest.raises(KdnasError, match="cannot be read"):
         device(str(tmp_path / "none.yaml"))
+    with pytest.raises(KdnasError, match="cannot be read"):
+        device("odd\0.yaml")
 
 
 def test_profile_when_python_then_wants_three_numbers_only():

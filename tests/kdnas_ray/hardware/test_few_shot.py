@@ -172,6 +172,14 @@ def test_trust_when_measurements_are_noise_then_is_lower_than_for_good_ones(worl
     assert noise.median_error > good.median_error
 
 
+def test_trust_when_all_others_take_the_same_time_then_predicts_that_time(world):
+    every, known = world
+    found = trust(known, every[:6], [1.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+    assert found.spearman is not None
+    assert -1 <= found.low <= found.spearman <= found.high <= 1
+    assert found.median_error < 0.5
+
+
 @pytest.mark.parametrize(
     ("low", "words"), [(0.9, "Good enough"), (0.6, "slow from fast"), (0.1, "Not sure enough"), (None, "Do not rank")]
 )

@@ -117,6 +117,9 @@ def test_model_when_inputs_are_of_another_shape_then_is_refused(model):
         {"name": "../phone"},
         {"name": 3},
         {"shape": 3},
+        {"shape": "1x8x8"},
+        {"shape": [1, 8]},
+        {"pull": [10**400]},
         {"more": 3},
     ],
 )

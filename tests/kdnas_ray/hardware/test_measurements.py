@@ -93,6 +93,7 @@ def test_propose_when_the_space_has_numbers_then_writes_its_json(kdnas):
         (["propose", "nasbench201", "--tables", "none.parquet"], ["--tables", "cannot be read"]),
         (["propose", "nasbench201", "--tables", "bad.parquet"], ["latency_ms_<device>"]),
         (["propose", "nasbench201", "--tables", "gap.parquet"], ["row 4", "latency_ms_x"]),
+        (["propose", "nasbench201", "--tables", "objects.parquet"], ["--tables", "cannot be read"]),
         (["propose", "nasbench201", "--out", "kept.csv"], ["--out", "exists already"]),
         (["propose", "nasbench201", "--out", "no/m.csv"], ["--out", "cannot be written"]),
         (["fit", "kept.csv"], ["--space"]),
@@ -103,6 +104,7 @@ def test_commands_when_an_argument_is_wrong_then_name_it_and_what_to_do(kdnas, w
     Path("kept.csv").write_text("mine")
     pyarrow.parquet.write_table(pyarrow.table({"architecture": ["x"]}), "bad.parquet")
     write_table(Path("gap.parquet"), latency_ms_x=[1.0, 2.0, 3.0, np.nan, *([1.0] * 196)])
+    write_table(Path("objects.parquet"), latency_ms_x=[{"median": 1.0}] * 200)
     code, out, err = kdnas(*words)
     assert (code, out) == (2, "")
     assert "Traceback" not in err
