@@ -14,17 +14,18 @@ from rich.table import Table as Grid
 
 from kdnas_ray.adapter import Stop
 from kdnas_ray.analysis.trust import LEAST, TOP, agreement
-from kdnas_ray.config import Prefilter, SearchConfig, read
+from kdnas_ray.config import Prefilter, SearchConfig
 from kdnas_ray.environment import logs_to
 from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.finalists import Job, as_they_end, retrain_epochs, retraining_seed, train_in_full
+from kdnas_ray.kept_config import run_config
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import SIZES
 from kdnas_ray.prefilter import make_judge
 from kdnas_ray.prepare import Plan, knowledge
 from kdnas_ray.report import write_report
 from kdnas_ray.report.words import interval
-from kdnas_ray.runs import append_jsonl, lock, read_config, read_jsonl
+from kdnas_ray.runs import append_jsonl, lock, read_jsonl
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
 from kdnas_ray.table_search import TablePlan
 from search_spaces import Architecture, KdnasError
@@ -70,7 +71,7 @@ def calibrate(
         Interrupted: Ctrl-C or SIGTERM; calling again goes on.
     """
     run, narrator = Path(run), narrator or Narrator()
-    config = read(read_config(run))
+    config = run_config(run)
     _check_options(sample, tau)
     names = _chosen_judges(config, judges)
     rungs = config.scheduler.rungs()

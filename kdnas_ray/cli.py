@@ -254,13 +254,13 @@ def draw(
     seed: Annotated[int, typer.Option("--seed", help="Of the architecture, where none is given.")] = 0,
 ) -> None:
     """Draw an architecture of a space (a random one without ARCHITECTURE) or run as SVG, and print its notation."""
-    from kdnas_ray.latency import candidate_of, chosen_architecture
+    from kdnas_ray.latency import candidate_of, chosen_architecture, means_run
     from search_spaces.drawing import svg
     from search_spaces.notation import notation
 
     words = settings or []
     chosen, architecture = (
-        candidate_of(Path(what), words) if Path(what).is_dir() else chosen_architecture(what, words, seed)
+        candidate_of(Path(what), words) if means_run(what) else chosen_architecture(what, words, seed)
     )
     if out.suffix != ".svg":
         raise KdnasError("a drawing is an SVG file", field="--out", value=str(out), remedy="name it ….svg")
@@ -300,6 +300,7 @@ def latency(
         batch=batch,
         threads=threads,
         seed=seed,
+        say=Console(stderr=True, highlight=False).print,
     )
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -406,11 +407,9 @@ def ui(
 def sync(run: Run) -> None:
     """Send to MLflow what it has not taken yet (the server was away)."""
     from kdnas_ray import tracking
-    from kdnas_ray.config import read
-    from kdnas_ray.runs import read_config, require_run
+    from kdnas_ray.kept_config import run_config
 
-    require_run(run)
-    sent = tracking.sync(run, read(read_config(run)).tracking)
+    sent = tracking.sync(run, run_config(run).tracking)
     typer.echo(f"{sent} records sent")
 
 

@@ -25,6 +25,8 @@ from trainables.recipe import RECIPES, LabelsAlone, suited
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
 
+DEVICES = "devices"  # folder of a run with the profiles and models that the user gave as files
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -346,7 +348,20 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         raise KdnasError(f"is not valid YAML{line}{why}", field="CONFIG", value=str(path)) from error
     if data is not None and not isinstance(data, Mapping):
         raise KdnasError("holds no keys", field="CONFIG", value=str(path), remedy="see `kdnas init`")
-    return read(data, overrides)
+    return read(beside(path.parent, data or {}), overrides)
+
+
+def beside(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data whose `devices/FILE` are found in this folder: there a run keeps them, wherever it is moved."""
+    devices = data.get("devices")
+    if not isinstance(devices, list):
+        return dict(data)
+
+    def placed(text: Any) -> Any:
+        inside = isinstance(text, str) and Path(text).parent == Path(DEVICES) and (folder / text).is_file()
+        return str((folder / text).absolute()) if inside else text
+
+    return {**data, "devices": [placed(text) for text in devices]}
 
 
 def json_schema() -> dict[str, Any]:

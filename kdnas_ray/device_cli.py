@@ -74,7 +74,7 @@ def calibrate(
     from kdnas_ray.hardware.devices import check_name, write
     from kdnas_ray.hardware.measuring import check_runtime
     from kdnas_ray.runs import check_creatable
-    from trainables.slot import exclusive
+    from trainables.slot import exclusive, told_once
 
     if out.suffix not in (".yaml", ".yml"):
         raise KdnasError("is no YAML file", field="--out", value=str(out), remedy="choose a name that ends in .yaml")
@@ -84,7 +84,7 @@ def calibrate(
     check_runtime(runtime)
     names = [name.strip() for name in spaces.split(",") if name.strip()] or calibrating.USUAL
     console = Console(stderr=True, highlight=False)
-    with exclusive():
+    with exclusive(waiting=told_once(console.print)):
         seen, others = (
             calibrating.measure_networks(
                 calibrating.draw_networks(names, count, seed), runtime=runtime, threads=threads, say=console.print
@@ -98,9 +98,13 @@ def calibrate(
     if as_json:
         typer.echo(json.dumps({"profile": str(out), "unseen": rows}, indent=2))
         return
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
     for row in rows:
         typer.echo(
-            f"{row['space']:<14}  {row['networks']} networks not seen: Spearman {row['spearman']:.3f}, "
+            f"{row['space']:<14}  {row['networks']} networks not seen: Spearman {number(row['spearman'])}, "
             f"median error {row['median_error']:.1%}"
         )
     typer.echo(f"{out}  (use it: devices=[{out}], constraints.latency_ms=…)")

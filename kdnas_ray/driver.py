@@ -25,10 +25,11 @@ from sqlalchemy import event
 
 from kdnas_ray import finalists, results, tracking
 from kdnas_ray.adapter import Sieve, Stop, StudyAdapter, curves
-from kdnas_ray.config import SearchConfig, read
+from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.journal import Journal, Progress, flat
+from kdnas_ray.kept_config import keep_config, run_config
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import objective
 from kdnas_ray.prefilter import make_scores, make_sieve
@@ -42,7 +43,6 @@ from kdnas_ray.runs import (
     read_summary,
     read_teacher_facts,
     require_run,
-    write_config,
     write_state,
 )
 from kdnas_ray.samplers import Around
@@ -88,7 +88,7 @@ def search(
     def begin() -> None:
         if (run / "config.yaml").exists():  # another search with this name was faster
             check_folder(run)
-        write_config(run, config.resolved())
+        keep_config(run, config)
         write_state(run, {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": _command()})
 
     return _guarded(run, made, narrator or Narrator(), begin)
@@ -115,9 +115,9 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 field=override.partition("=")[0],
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
-    config = read(read_config(run), overrides)
+    config = run_config(run, overrides)
     made = planned(config)
-    return _guarded(run, made, narrator or Narrator(), lambda: write_config(run, config.resolved()))
+    return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, config))
 
 
 def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None = None) -> SearchResult:
@@ -129,7 +129,7 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
     """
     run = Path(run)
     require_run(run)
-    config = read(read_config(run), [] if top is None else [f"retrain.top={top}"])
+    config = run_config(run, [] if top is None else [f"retrain.top={top}"])
     return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
@@ -436,7 +436,7 @@ def _announce(run: Path, config: SearchConfig) -> None:
             "type": "search_started",
             "name": run.resolve().name,
             "experiment": config.tracking.experiment,
-            "params": flat(config.resolved()) | {"tracking.uri": uri and tracking.shown_uri(uri)},
+            "params": flat(read_config(run)) | {"tracking.uri": uri and tracking.shown_uri(uri)},
             "tags": {"kdnas.run_folder": run.resolve().name, "kdnas.status": "running"},
         },
     )

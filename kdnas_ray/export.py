@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from kdnas_ray import onnx_files, tracking
-from kdnas_ray.config import SearchConfig, read
+from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import versions
 from kdnas_ray.finalists import finalists, kept_student, read_retrained
 from kdnas_ray.hardware.counting import count_model
+from kdnas_ray.kept_config import run_config
 from kdnas_ray.model_card import config_digest, model_card
 from kdnas_ray.prepare import load_data
-from kdnas_ray.runs import check_creatable, read_config, read_jsonl, read_summary, read_teacher_facts, require_run
+from kdnas_ray.runs import check_creatable, read_jsonl, read_summary, read_teacher_facts, require_run
 from search_spaces import Architecture, KdnasError, RunError
 from search_spaces.notation import notation
 from trainables.files import whole_folder
@@ -109,7 +110,7 @@ def export(
     name, source, row, training = _chosen(run, candidate)
     folder = out if out is not None else _default_folder(run, name, form, int8)
     _check_folder(folder, new=out is not None)
-    config = read(read_config(run))
+    config = run_config(run)
     if mlflow:
         _check_tracked(run, config)
     student, meta = load_student(source)
@@ -119,10 +120,10 @@ def export(
     about = _about(run, config, name, row, training, student, meta, data, form)
     with whole_folder(folder) as draft:
         say(f"Exporting {name} as {form}")
-        _write(draft, form, model, student, meta, about, data, config.task)
+        _write(draft, form, model, student, meta, about, data, config.task, say)
         if int8:
             say(f"Quantising to int8, calibrated on {about['data']['calibration']} training samples")
-            _write_int8(draft, model, about, data, config, most_points)
+            _write_int8(draft, model, about, data, config, most_points, say)
         _write_about(draft, about)
     return Exported(folder, about, _tell_mlflow(run, config, folder, about) if mlflow else None)
 
@@ -306,6 +307,7 @@ def _write(
     about: dict[str, Any],
     data: Data,
     task: Task,
+    say: Callable[[str], None],
 ) -> None:
     """Write the file in float and measure how it answers; both into `draft` and `about`."""
     images = data.validation.images[:COMPARED]
@@ -316,7 +318,7 @@ def _write(
         dtype = torch.from_numpy(data.train.images[:0].copy()).dtype
         onnx_files.write_onnx(model, data.shape, path, onnx_files.as_metadata(about), dtype)
         found = onnx_files.answers(path, images)
-        about["latency_ms"][FLOAT] = onnx_files.latency_ms(path, images[:1])
+        about["latency_ms"][FLOAT] = onnx_files.latency_ms(path, images[:1], say)
     elif form == "torch-export":
         path = draft / "student.pt2"
         _write_program(model, data, path, about)
@@ -357,7 +359,13 @@ def _write_program(model: nn.Module, data: Data, path: Path, about: Mapping[str,
 
 
 def _write_int8(
-    draft: Path, model: nn.Module, about: dict[str, Any], data: Data, config: SearchConfig, most_points: float
+    draft: Path,
+    model: nn.Module,
+    about: dict[str, Any],
+    data: Data,
+    config: SearchConfig,
+    most_points: float,
+    say: Callable[[str], None],
 ) -> None:
     order = np.random.default_rng(config.seed).permutation(len(data.train))[:CALIBRATION]
     path = draft / INT8
@@ -382,7 +390,7 @@ def _write_int8(
             remedy="nothing was kept; search with recipes.quantised=true, or allow more",
         )
     about["int8"] = effect
-    about["latency_ms"][INT8] = onnx_files.latency_ms(path, data.validation.images[:1])
+    about["latency_ms"][INT8] = onnx_files.latency_ms(path, data.validation.images[:1], say)
     about["bytes"][INT8] = path.stat().st_size
 
 

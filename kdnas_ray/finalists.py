@@ -23,7 +23,7 @@ from kdnas_ray.runs import append_jsonl, read_jsonl
 from kdnas_ray.within import keeping
 from search_spaces import SPACES, RunError
 from trainables import slot
-from trainables.candidate import Candidate
+from trainables.candidate import Candidate, checked_id
 from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, evaluate, train
@@ -61,7 +61,7 @@ def retrain(run: Path, made: Plan, shared: ray.ObjectRef, top: int, say: Callabl
     epochs = retrain_epochs(config)
     rows = rank_candidates(read_jsonl(run / "candidates.jsonl"), config.objectives)
     complete = [row for row in rows if row["state"] == "complete"]
-    chosen = [Candidate.from_json(row) for row in keeping(run, made, complete, top, say)]
+    chosen = [Candidate.from_json(row) for row in keeping(run, made, complete, top, say, stop)]
     done = {
         (row["id"], row["seed"], row["with_kd"])
         for row in read_jsonl(run / "retrained.jsonl")
@@ -158,7 +158,7 @@ def kept_student(run: Path, finalist: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _folder_name(candidate: str, seed: int, epochs: int, generations: int) -> str:
-    return f"{candidate}-{seed}-{epochs}" + (f"-generation{generations}" if generations > 1 else "")
+    return f"{checked_id(candidate)}-{seed}-{epochs}" + (f"-generation{generations}" if generations > 1 else "")
 
 
 def _jobs(chosen: Sequence[Candidate], seeds: int) -> list[Job]:

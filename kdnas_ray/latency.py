@@ -1,7 +1,7 @@
 """How long do a space's architecture, or a run's best student, take: measured here, and modelled for a device?"""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_runtime, measure, remembered
 from kdnas_ray.hardware.operators import Operators, operators
 from kdnas_ray.hardware.roofline import bottleneck, latency_ms, memory_bytes, unsupported
-from kdnas_ray.runs import read_config, read_jsonl, read_summary, require_run
+from kdnas_ray.kept_config import run_config
+from kdnas_ray.runs import check_creatable, read_jsonl, read_summary
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
 from search_spaces.notation import canonical, notation, parse
 from trainables.model_files import load_student, space_of
+from trainables.slot import told_once
 
 MOST_SIDE = 1024  # pixels
 
@@ -33,6 +35,7 @@ def latency(
     batch: int = 1,
     threads: int = 1,
     seed: int = 0,
+    say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Latency of one network.
 
@@ -45,6 +48,7 @@ def latency(
         batch: inputs at a time.
         threads: of one inference.
         seed: of a random architecture.
+        say: told when the measurement has to wait for the machine.
 
     Returns:
         `architecture`, `shape`, `params`, `macs`, `measured` (milliseconds: median_ms, low_ms, high_ms; None where not
@@ -54,11 +58,14 @@ def latency(
     Raises:
         KdnasError: unknown space, run, architecture, device or runtime.
     """
+    cache = cache_folder(None)
     if runtime != "none":
         check_runtime(runtime)
+        check_creatable(cache, "KDNAS_CACHE")
     known = by_name(devices)
-    is_run = Path(what).is_dir()
-    space, architecture, sizes, classes = _run(Path(what), words) if is_run else _space(what, words, shape, seed)
+    space, architecture, sizes, classes = (
+        _run(Path(what), words) if means_run(what) else _space(what, words, shape, seed)
+    )
 
     for name, one in known.items():
         if isinstance(one, FewShot):
@@ -84,9 +91,10 @@ def latency(
         }
         measured = asdict(
             remembered(
-                cache_folder(None),
+                cache,
                 facts,
                 lambda: measure(build(), sizes, runtime=runtime, batch=batch, threads=threads),
+                told_once(say),
             )
         )
     batched = network if batch == 1 else operators(build, sizes, batch)
@@ -98,6 +106,12 @@ def latency(
         "measured": measured,
         "devices": {name: _on(one, batched, architecture) for name, one in known.items()},
     }
+
+
+def means_run(what: str) -> bool:
+    """Whether a word that may name a space means a run folder: a folder that is only called like a space is none."""
+    folder = Path(what)
+    return folder.is_dir() and (what not in SPACES or (folder / "config.yaml").is_file())
 
 
 def read_shape(text: str, field: str = "--shape") -> Shape:
@@ -187,8 +201,7 @@ def candidate_of(run: Path, words: Sequence[str]) -> tuple[Space, Architecture]:
     Raises:
         KdnasError: not a run folder, or no such candidate.
     """
-    require_run(run)
-    space, rows = read(read_config(run)).space, {row["id"]: row for row in read_jsonl(run / "candidates.jsonl")}
+    space, rows = run_config(run).space, {row["id"]: row for row in read_jsonl(run / "candidates.jsonl")}
     best = read_summary(run).get("best")
     name = words[0] if words else best and best["id"]
     if len(words) > 1 or name not in rows:

@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from search_spaces import KdnasError, Shape, first_line
+from trainables.slot import exclusive, told_once
 
 PIXELS, LOGITS = "pixels", "logits"
 OPSET = 18
@@ -126,14 +127,21 @@ def answers(path: Path, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def latency_ms(path: Path, image: np.ndarray) -> float:
-    """Median milliseconds of one image `[1, C, H, W]` uint8, by one thread on this machine's CPU."""
+def latency_ms(path: Path, image: np.ndarray, say: Callable[[str], object] = lambda text: None) -> float:
+    """Median milliseconds of one image `[1, C, H, W]` uint8, by one thread on this machine's CPU, which it has alone.
+
+    Args:
+        path: the file.
+        image: what it answers.
+        say: told when it has to wait for the machine.
+    """
     session, times = _session(path), []
-    for index in range(TIMED + TIMED // 10):
-        begin = time.perf_counter()
-        session.run([LOGITS], {PIXELS: image})
-        if index >= TIMED // 10:  # before that it warms up
-            times.append(time.perf_counter() - begin)
+    with exclusive(waiting=told_once(say)):
+        for index in range(TIMED + TIMED // 10):
+            begin = time.perf_counter()
+            session.run([LOGITS], {PIXELS: image})
+            if index >= TIMED // 10:  # before that it warms up
+                times.append(time.perf_counter() - begin)
     return 1e3 * float(np.median(times))
 
 

@@ -3,7 +3,7 @@
 import itertools
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.costs import Costs, cost_function, teacher_costs
-from kdnas_ray.hardware.lookup import by_name
+from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_measurable
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
@@ -56,6 +56,7 @@ class Plan:
         taps: teacher taps that the bank must hold.
         online: shapes of the teacher taps that are computed when they are needed, because the bank has no room.
         costs: numbers of an architecture known before training, by full name, remembered.
+        devices: profiles and models by name, as they were when the search was checked.
     """
 
     config: SearchConfig
@@ -65,6 +66,7 @@ class Plan:
     taps: tuple[str, ...]
     online: dict[str, tuple[int, ...]]
     costs: Callable[[Architecture], Costs]
+    devices: Mapping[str, Device]
 
     def keeps(self, architecture: Architecture) -> bool:
         """Whether it keeps all bounds."""
@@ -125,7 +127,7 @@ def plan(config: SearchConfig) -> Plan:
     )
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares)
     check_sampler(config, costs)
-    return Plan(config, data, reference, bounds, () if online else taps, online, costs)
+    return Plan(config, data, reference, bounds, () if online else taps, online, costs, devices)
 
 
 def check_space(space: Any, shape: Shape, classes: int, seed: int) -> None:

@@ -18,6 +18,7 @@ from kdnas_ray.finalists import finalists, read_retrained
 from kdnas_ray.objectives import SIZES, UNSUPPORTED, costs_of, number
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary, read_teacher_facts
+from kdnas_ray.within import over_bounds
 from trainables.evaluators import Table
 from trainables.files import replace_text
 from trainables.loop import Normalise, evaluate
@@ -62,6 +63,7 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
     counts = {name: sum(row["state"] == name for row in rows) for name in ("complete", "pruned", "failed", "rejected")}
     train_s = sum(row["train_s"] for row in rows)
     workers, search_s = state.get("workers"), state.get("search_wall_s", 0.0)
+    over = over_bounds(run, made)
     best = finalists(run)
     resolved = config.resolved()
     looked_up = isinstance(config.evaluator, Table)
@@ -78,8 +80,9 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "workers": workers,
         "utilisation": train_s / (workers * search_s) if workers and search_s and not looked_up else None,
         "teacher": _teacher(run, made),
-        "best": _best(best, ranked),
+        "best": _best(best, ranked, over),
         "finalists": best,
+        "over_bounds": sorted(over),
         **(trust := _trust(run, rows, best, config.scheduler.rungs(), looked_up)),
         "trust_warnings": trust_warnings(trust, config.retrain.least_tau),
         "rungs": list(config.scheduler.rungs()),
@@ -181,6 +184,8 @@ def headline(summary: dict[str, Any]) -> str:
     """The result in one or two sentences, and one for each number on a device."""
     best, teacher = summary.get("best"), summary.get("teacher")
     if not best or not teacher:
+        if over := len(summary.get("over_bounds") or ()):
+            return f"No candidate is known to keep the latency bounds: measured on this machine, {over} break one."
         return "No candidate was trained in full yet."
     return " ".join([_kept(summary, best, teacher), *_on_devices(summary, best, teacher)])
 
@@ -263,9 +268,10 @@ def trust_warnings(trust: dict[str, Any], least: float) -> list[str]:
     return found
 
 
-def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]], over: set[str]) -> dict[str, Any] | None:
+    """The best finalist; before there is one the best candidate that was not seen to break a bound (`over`)."""
     rows = {row["id"]: row for row in ranked}
-    complete = [row for row in ranked if row["state"] == "complete"]
+    complete = [row for row in ranked if row["state"] == "complete" and row["id"] not in over]
     if not best and not complete:
         return None
     row = rows[best[0]["id"]] if best else complete[0]

@@ -79,7 +79,7 @@ def plan_table(config: SearchConfig) -> TablePlan:
 
     check_constraints(draw, costs, bounds)
     check_sampler(config, costs)
-    return TablePlan(config, settings.data(), reference, bounds, (), {}, costs, results)
+    return TablePlan(config, settings.data(), reference, bounds, (), {}, costs, {}, results)
 
 
 def write_reference(run: Path, made: TablePlan) -> float:

@@ -1,5 +1,6 @@
 """What is a candidate?"""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from search_spaces import Architecture, Shape, Space
+from search_spaces import Architecture, KdnasError, Shape, Space
 from trainables.recipe import Recipe
 
 
@@ -38,8 +39,28 @@ class Candidate:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Candidate":
-        """Candidate from `to_json` (further keys are ignored)."""
-        return cls(data["id"], Architecture.of(data["architecture"]), Recipe.from_json(data["recipe"]), data["seed"])
+        """Candidate from `to_json` (further keys are ignored).
+
+        Raises:
+            KdnasError: its id is none: folders are called by it.
+        """
+        return cls(
+            checked_id(data["id"]),
+            Architecture.of(data["architecture"]),
+            Recipe.from_json(data["recipe"]),
+            data["seed"],
+        )
+
+
+def checked_id(text: Any) -> str:
+    """The id of a candidate, as a part of a path.
+
+    Raises:
+        KdnasError: it could lead elsewhere.
+    """
+    if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", text):
+        raise KdnasError("is no id of a candidate", field="id", value=text, remedy="ids are like c0007: mend the file")
+    return text
 
 
 def build_model(space: Space, architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:

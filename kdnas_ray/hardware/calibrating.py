@@ -10,8 +10,8 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 from torch import nn
 
-from kdnas_ray.hardware.devices import DeviceProfile
-from kdnas_ray.hardware.measuring import Latency, processor, timer
+from kdnas_ray.hardware.devices import EVERY, DeviceProfile
+from kdnas_ray.hardware.measuring import ROUNDS, Latency, fastest, processor, timer
 from kdnas_ray.hardware.operators import CONVOLUTIONS, Operator, Operators, operators
 from kdnas_ray.hardware.roofline import latency_ms, moved_elements, padded_macs, started, variant
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
@@ -19,7 +19,6 @@ from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, sample
 SHAPE: Shape = (3, 32, 32)
 CLASSES = 10
 USUAL = ("resnet", "mobilenet", "nasbench201")  # spaces that differ in their operators
-ROUNDS = 3  # times that each network is measured
 LAYOUTS = ((1, False), (4, False), (8, False), (16, False), (4, True), (8, True), (16, True))  # channels, blocked
 FOLDS = 5
 REWEIGHTED, EXACT = 15, 0.03  # rounds of reweighting; relative error below which all count alike
@@ -44,12 +43,12 @@ class Agreement:
 
     Args:
         networks: how many were compared.
-        spearman: rank correlation.
+        spearman: rank correlation; None where there is none, as of one network.
         median_error: half of the networks are predicted better than this, relative to the measured.
     """
 
     networks: int
-    spearman: float
+    spearman: float | None
     median_error: float
 
 
@@ -67,8 +66,8 @@ def measure_networks(
 ) -> list[Measured]:
     """Their operators and latencies on this machine.
 
-    All are timed one after the other, `ROUNDS` times over, and of each the fastest median counts: what else runs on a
-    machine comes in bursts that outlast a measurement, and only ever adds time.
+    All are timed one after the other, `ROUNDS` times over, and of each the fastest median counts: bursts of what else
+    runs on a machine outlast a measurement.
     """
     ready = []
     for number, (name, space, architecture) in enumerate(drawn, start=1):
@@ -83,8 +82,8 @@ def measure_networks(
     for number in range(1, ROUNDS + 1):
         rounds.append([time_it() for _, _, time_it in ready])
         say(f"{len(ready)} networks measured, round {number} of {ROUNDS}")
-    fastest = [min(found, key=lambda latency: latency.median_ms) for found in zip(*rounds, strict=True)]
-    return [Measured(name, network, best) for (name, network, _), best in zip(ready, fastest, strict=True)]
+    best = [fastest(found) for found in zip(*rounds, strict=True)]
+    return [Measured(name, network, latency) for (name, network, _), latency in zip(ready, best, strict=True)]
 
 
 def fit_profile(measured: Sequence[Measured], name: str, runtime: str, threads: int = 1) -> DeviceProfile:
@@ -128,7 +127,9 @@ def compare(modelled: Sequence[float], measured: Sequence[Measured]) -> Agreemen
     """How well these milliseconds agree with what was measured."""
     true = np.array([found.latency.median_ms for found in measured])
     errors = np.abs(np.array(modelled) / true - 1)
-    return Agreement(len(true), float(spearmanr(modelled, true).statistic), float(np.median(errors)))
+    several = len(set(modelled)) > 1 and len(set(true)) > 1  # else ranks correlate with nothing
+    spearman = float(spearmanr(modelled, true).statistic) if several else None
+    return Agreement(len(true), spearman, float(np.median(errors)))
 
 
 def _unseen_error(measured: Sequence[Measured], layout: DeviceProfile) -> float:
@@ -167,14 +168,23 @@ def _fitted(measured: Sequence[Measured], layout: DeviceProfile) -> DeviceProfil
         max((speed for speed in known.values() if speed < FASTEST), default=FASTEST) for known in (speeds, rates)
     )
     # What took no time that can be told gets the largest known speed: a share is at most 1.
+    # What no network had is taken for an average of what took time, not for nothing.
+    usual_ms, usual_speed, usual_rate = (
+        float(np.median(known)) if known else otherwise
+        for known, otherwise in (
+            ([ms for ms in overheads if ms > 0], 0.0),
+            ([each for each in speeds.values() if each < FASTEST], peak),
+            ([each for each in rates.values() if each < FASTEST], bandwidth),
+        )
+    )
     return replace(
         layout,
         flops_per_s=float(peak),
         bytes_per_s=float(bandwidth),
         fixed_us=1e3 * float(fixed),
-        overhead_us={way: 1e3 * float(ms) for way, ms in zip(ways, overheads, strict=True)},
-        efficiency={way: min(1.0, float(speed / peak)) for way, speed in speeds.items()},
-        streaming={way: min(1.0, float(rate / bandwidth)) for way, rate in rates.items()},
+        overhead_us={way: 1e3 * float(ms) for way, ms in zip(ways, overheads, strict=True)} | {EVERY: 1e3 * usual_ms},
+        efficiency={way: min(1.0, float(speed / peak)) for way, speed in [*speeds.items(), (EVERY, usual_speed)]},
+        streaming={way: min(1.0, float(rate / bandwidth)) for way, rate in [*rates.items(), (EVERY, usual_rate)]},
     )
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from trainables.slot import exclusive
 RUNTIMES = ("onnx", "eager", "compiled")
 WARM_UP = 10  # inferences before any is timed
 LEAST, SECONDS = 20, 0.3  # timed: so many inferences at least, and so long
+ROUNDS = 3  # times that a network is measured of which the fastest median counts, where a decision hangs on it
 LATENCIES = "latencies.jsonl"
 CPU_INFO = Path("/proc/cpuinfo")
 NAMELESS = ("Model", "CPU implementer", "CPU part")  # what ARM has there in place of a name
@@ -95,6 +96,11 @@ def timer(
     return time_it
 
 
+def fastest(rounds: Iterable[Latency]) -> Latency:
+    """The one with the least median: what else runs on a machine comes in bursts, and only ever adds time."""
+    return min(rounds, key=lambda latency: latency.median_ms)
+
+
 def check_runtime(runtime: str) -> None:
     """Refuses a runtime that there is not.
 
@@ -130,18 +136,24 @@ def check_measurable(devices: Mapping[str, Any], bounds: Container[str]) -> None
             check_runtime(profile.runtime)
 
 
-def remembered(folder: Path, facts: Mapping[str, Any], measuring: Callable[[], Latency]) -> Latency:
+def remembered(
+    folder: Path,
+    facts: Mapping[str, Any],
+    measuring: Callable[[], Latency],
+    waiting: Callable[[], object] = lambda: None,
+) -> Latency:
     """The latency of these facts on this machine, measured in its slot where it is not known.
 
     Args:
         folder: the cache.
         facts: all that decides it: architecture, shape, runtime, batch, threads.
         measuring: measures it.
+        waiting: called while the slot is taken, see `exclusive`.
     """
     key = _key({**facts, **machine()})
     found = _known(folder, key)
     if found is None:
-        with exclusive():
+        with exclusive(waiting=waiting):
             found = _known(folder, key)  # another process may have measured it while this one waited
             if found is None:
                 found = measuring()

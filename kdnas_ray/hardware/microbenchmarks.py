@@ -36,8 +36,8 @@ def operator_ms(operator: Operator, *, runtime: str = "onnx", threads: int = 1) 
 def input_shape(operator: Operator) -> tuple[int, int, int] | None:
     """Shape of the image that the operator's copies read; None for a kind that is not built here."""
     if operator.kind in CONVOLUTIONS:
-        channels, _, _, stride, _, side = operator.shape
-        return channels, side * stride, side * stride
+        (_, high_stride, high), (_, wide_stride, wide) = _sides(operator)
+        return operator.shape[0], high * high_stride, wide * wide_stride
     if operator.kind == "linear":
         return operator.shape[-2], 1, 1
     if operator.kind in (*_ACTIVATIONS, "add", "mul", "pool", "concat") and len(operator.shape) >= 4:
@@ -69,10 +69,18 @@ class _Copies(nn.Module):
         return tuple(module(x.flatten(1) if flat else x) for module in self.each)
 
 
+def _sides(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Kernel, stride and side of the output of a convolution, in its height and in its width."""
+    _, _, kernel, stride, _, side, *high = operator.shape
+    wide = kernel, stride, side
+    return tuple(high) or wide, wide
+
+
 def _module(operator: Operator) -> nn.Module:
     if operator.kind in CONVOLUTIONS:
-        channels, out, kernel, stride, groups, _ = operator.shape
-        conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups)
+        kernel, stride, _ = zip(*_sides(operator), strict=True)
+        padding = tuple(side // 2 for side in kernel)
+        conv = nn.Conv2d(*operator.shape[:2], kernel, stride, padding, groups=operator.shape[4])
         return nn.Sequential(conv, nn.ReLU())  # part of the convolution on every runtime
     if operator.kind == "linear":
         return nn.Linear(operator.shape[-2], operator.shape[-1])

@@ -90,7 +90,8 @@ class Operator:
         reads: elements of its other inputs.
         writes: elements of its output.
         shape: what else decides its speed: of a convolution channels in and out, kernel, stride, groups and the side of
-            its output; of others the shapes of inputs and output.
+            its output, and, where they differ from these, kernel, stride and side of output in its height; of others
+            the shapes of inputs and output.
     """
 
     kind: str
@@ -197,13 +198,16 @@ class _Recorder(TorchDispatchMode):
 def _described(name: str, args: tuple, tensors: list[Tensor], out: Tensor) -> tuple[str, int, tuple[int, ...]]:
     """Kind, multiply-adds and shape of an operator."""
     if name == "convolution":
-        weight, stride, groups = args[1], args[3], args[8]
+        weight, groups = args[1], args[8]
+        stride = list(args[3]) * (weight.ndim - 2)  # one number may stand for all sides
         macs = out.numel() * prod(weight.shape[1:])
         channels = args[0].shape[1]
-        dense = "pointwise_conv" if weight.shape[-1] == 1 else "conv"
+        dense = "pointwise_conv" if prod(weight.shape[2:]) == 1 else "conv"
         kind = dense if groups == 1 else "depthwise_conv" if groups == channels else "grouped_conv"
-        side = out.shape[-1]
-        return kind, macs, (channels, weight.shape[0], weight.shape[-1], stride[-1], groups, side)
+        sides = weight.shape[-1], stride[-1], out.shape[-1]
+        others = [(weight.shape[i], stride[i - 2], out.shape[i]) for i in range(2, weight.ndim - 1)]
+        uneven = tuple(size for other in others for size in other if other != sides)
+        return kind, macs, (channels, weight.shape[0], *sides[:2], groups, sides[2], *uneven)
     flat = tuple(size for tensor in (*tensors[:2], out) for size in tensor.shape)
     if "scaled_dot_product" in name:
         return "attention", 2 * prod(tensors[0].shape) * tensors[1].shape[-2], flat

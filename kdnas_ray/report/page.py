@@ -15,7 +15,8 @@ from plotly.offline import get_plotlyjs
 from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import pareto_front, rank_candidates
-from kdnas_ray.config import SearchConfig, read
+from kdnas_ray.config import SearchConfig
+from kdnas_ray.kept_config import run_config
 from kdnas_ray.objectives import costs_of, number
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
 from kdnas_ray.report.words import architecture_words, count, interval, percent, recipe_words, search_words
@@ -29,6 +30,7 @@ REASONS = 20  # failures shown
 FACTS = (
     "teacher",
     "best",
+    "over_bounds",
     "kendall_tau",
     "kendall_tau_n",
     "finalists",
@@ -73,7 +75,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     retrained = {row["id"]: row for row in finalists}
     ranked = rank_candidates(rows, facts["objectives"] or ["val_accuracy"])
     best = facts["best"]
-    chosen = _understood(config)
+    chosen = _understood(run)
     return {
         "name": run.resolve().name,
         "headline": headline(summary),
@@ -102,7 +104,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
 def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What can be said while the search has not written its summary: it still runs, or its driver was killed."""
     told: dict[str, Any] = {"objectives": ["val_accuracy"], "rungs": [], "seed": config.get("seed")}
-    if chosen := _understood(config):
+    if chosen := _understood(run):
         told = {"objectives": chosen.objectives, "rungs": list(chosen.scheduler.rungs()), "seed": chosen.seed}
     complete = [row for row in rank_candidates(rows, told["objectives"]) if row["state"] == "complete"]
     kept = ("id", "architecture", "recipe", "val_accuracy")
@@ -123,10 +125,10 @@ def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -
     }
 
 
-def _understood(config: dict[str, Any]) -> SearchConfig | None:
+def _understood(run: Path) -> SearchConfig | None:
     """The run's configuration; None where another version wrote it, or it was edited by hand."""
     try:
-        return read(config)
+        return run_config(run)
     except KdnasError:
         return None
 

@@ -1,6 +1,7 @@
 """Specification of `kdnas_ray.export`: a run folder with two finalists, taken away in every form."""
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -181,6 +182,20 @@ def test_files_when_written_then_name_no_path_of_this_machine(finished, taken, t
         assert root not in content, path.name
         assert b"site-packages" not in content, path.name
         assert len(home) < 5 or home not in content, path.name
+
+
+def test_latency_when_measured_then_nothing_else_trains_meanwhile(taken, data, monkeypatch):
+    held = []
+
+    @contextlib.contextmanager
+    def exclusive(**_):
+        held.append(True)
+        yield
+        held.append(False)
+
+    monkeypatch.setattr(onnx_files, "exclusive", exclusive)
+    assert onnx_files.latency_ms(taken.folder / "student.onnx", data.validation.images[:1]) > 0
+    assert held == [True, False]
 
 
 def test_torch_export_when_loaded_then_answers_the_same_and_says_what_it_is(finished, data, tmp_path):

@@ -11,7 +11,7 @@ from kdnas_ray.hardware.few_shot import fit, known_devices, save
 from kdnas_ray.hardware.measurements import distinct
 from kdnas_ray.hardware.measuring import Latency
 from kdnas_ray.hardware.operators import operators
-from kdnas_ray.latency import candidate_of, latency, read_shape
+from kdnas_ray.latency import candidate_of, latency, means_run, read_shape
 from kdnas_ray.runs import append_jsonl
 from search_spaces import Architecture, KdnasError, NASBench201Space
 
@@ -41,7 +41,7 @@ def test_latency_when_measured_then_is_remembered(tmp_path, monkeypatch):
 def test_latency_when_it_differs_in_classes_only_then_is_measured_anew(tmp_path, monkeypatch):
     asked = []
 
-    def remembered(folder, facts, measuring):
+    def remembered(folder, facts, measuring, waiting):
         asked.append(facts)
         return Latency(1.0, 1.0, 1.0, 20)
 
@@ -113,6 +113,24 @@ def test_candidate_when_the_run_has_no_such_then_is_refused(run, row, words):
     with pytest.raises(KdnasError) as caught:
         candidate_of(run, words)
     assert caught.value.field == "CANDIDATE"
+
+
+def test_space_when_a_folder_has_its_name_then_is_still_the_space(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nasbench201").mkdir()
+    assert not means_run("nasbench201")
+    assert latency("nasbench201", [CELL], runtime="none")["architecture"] == CELL
+    (tmp_path / "nasbench201" / "config.yaml").write_text("space: resnet")
+    assert means_run("nasbench201")
+
+
+def test_latency_when_the_cache_cannot_be_written_then_says_so_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KDNAS_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(module, "operators", None)
+    with pytest.raises(KdnasError) as caught:
+        latency("nasbench201", [CELL], runtime="eager")
+    assert (caught.value.field, caught.value.exit_code) == ("KDNAS_CACHE", 2)
 
 
 def test_shape_when_written_with_crosses_then_is_read():

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ import yaml
 from rich.console import Console
 
 from kdnas_ray.config import read
+from kdnas_ray.hardware.devices import device
+from kdnas_ray.hardware.measuring import processor
 from kdnas_ray.prepare import Plan, plan
 from kdnas_ray.results import SearchResult, end_record, headline, ranking_table, trust_warnings, write_summary
 from kdnas_ray.runs import append_jsonl, read_summary, write_state
+from kdnas_ray.within import MEASURED
 from trainables.model_files import save_student
 from trainables.teachers import build_teacher
 
@@ -108,6 +112,26 @@ def test_best_when_nothing_was_retrained_then_is_the_best_complete_candidate(fil
     (filled / "retrained.jsonl").unlink()
     best = write_summary(filled, made)["best"]
     assert (best["id"], best["test_accuracy"], best["test_accuracy_without_kd"]) == ("c0004", None, None)
+
+
+def test_best_when_candidates_break_a_latency_bound_then_is_none_of_them(filled, made, tmp_path):
+    (filled / "retrained.jsonl").unlink()
+    here = replace(device("server-cpu"), name="here", processor=processor())
+    bound = replace(made, bounds={"latency_ms/here": 2.0}, devices={"here": here})
+
+    def measured(name: str, milliseconds: float) -> None:
+        facts = {"device": "here", "processor": processor(), "runtime": here.runtime, "threads": here.threads}
+        append_jsonl(filled / MEASURED, {"id": name, **facts, "latency_ms": milliseconds})
+
+    measured("c0004", 2.5)
+    measured("c0002", 1.5)
+    assert write_summary(filled, bound)["best"]["id"] == "c0002"
+    measured("c0002", 2.1)
+    measured("c0000", 2.2)
+    summary = write_summary(filled, bound)
+    assert summary["best"] is None
+    assert summary["over_bounds"] == ["c0000", "c0002", "c0004"]
+    assert headline(summary).endswith("measured on this machine, 3 break one.")
 
 
 def test_teacher_when_the_search_is_not_over_then_never_meets_the_test_split(filled, made):

@@ -3,9 +3,10 @@
 import json
 import random
 
+import pytest
 import torch
 
-from search_spaces import SPACES, Architecture, sample
+from search_spaces import SPACES, Architecture, KdnasError, sample
 from trainables.candidate import Candidate, build_model
 from trainables.recipe import Recipe, Temperature, Term
 
@@ -25,6 +26,12 @@ def test_candidate_survives_json():
 
 def test_candidate_is_read_from_a_row_that_holds_more():
     assert Candidate.from_json({**CANDIDATE.to_json(), "state": "complete", "val_accuracy": 0.9}) == CANDIDATE
+
+
+@pytest.mark.parametrize("name", ["../../outside", "..", ".hidden", "a/b", "", "c0001\n", 7, None])
+def test_candidate_whose_id_could_lead_out_of_the_run_is_refused(name):
+    with pytest.raises(KdnasError, match="no id of a candidate"):
+        Candidate.from_json({**CANDIDATE.to_json(), "id": name})
 
 
 def test_build_model_depends_on_the_seed_alone_and_leaves_the_global_generator_alone():

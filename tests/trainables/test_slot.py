@@ -4,8 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
+from search_spaces import KdnasError
 from trainables import slot
-from trainables.slot import exclusive, training
+from trainables.slot import WAITING, exclusive, told_once, training
 
 
 def started(work: Callable[[], None]) -> threading.Thread:
@@ -47,3 +50,27 @@ def test_slot_is_this_machines_and_of_this_user_alone(tmp_path, monkeypatch):
         pass
     (folder,) = tmp_path.glob("kdnas-slot-*")
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_measurement_that_waits_says_so_once_and_ends_when_it_is_interrupted(tmp_path):
+    said: list[str] = []
+    say = told_once(said.append)
+    looks = iter(range(3))
+
+    def waiting() -> None:
+        say()
+        if next(looks) == 2:  # the handler of a signal left a note
+            raise KeyboardInterrupt
+
+    with training(tmp_path), pytest.raises(KeyboardInterrupt), exclusive(tmp_path, waiting):
+        pass
+    assert said == [WAITING]
+    with exclusive(tmp_path, waiting):  # nothing of it is left
+        pass
+
+
+def test_measurement_where_no_lock_can_be_made_is_refused_in_words(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(slot.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
+    with pytest.raises(KdnasError, match="locks of measurements"), exclusive():
+        pass

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 
 from kdnas_ray.hardware.block_table import BlockTable
 from kdnas_ray.hardware.calibrating import (
@@ -20,7 +21,7 @@ from kdnas_ray.hardware.calibrating import (
 from kdnas_ray.hardware.devices import DeviceProfile, parse, write
 from kdnas_ray.hardware.measuring import Latency
 from kdnas_ray.hardware.microbenchmarks import input_shape, operator_ms
-from kdnas_ray.hardware.operators import operators
+from kdnas_ray.hardware.operators import Operator, operators
 from kdnas_ray.hardware.roofline import latency_ms, seconds, started
 from search_spaces import KdnasError
 
@@ -78,6 +79,29 @@ def test_agreement_when_every_latency_is_doubled_then_ranks_agree_and_errors_are
     slow = [replace(m, latency=replace(m.latency, median_ms=2 * m.latency.median_ms)) for m in measured]
     found = agreement(MACHINE, slow)
     assert (found.spearman, found.median_error) == (pytest.approx(1), pytest.approx(0.5))
+
+
+def test_agreement_when_of_one_network_then_ranks_correlate_with_nothing():
+    rows = report(MACHINE, networks(1, 0))
+    assert [row["spearman"] for row in rows] == [None, None]
+    assert rows[0]["median_error"] == pytest.approx(0)
+
+
+def test_profile_when_a_kind_was_in_no_network_then_it_costs_what_is_usual():
+    profile = fit_profile(networks(30, 0), "here", "onnx")
+    assert "attention" not in profile.overhead_us
+    overhead, own = seconds(Operator("attention", macs=10**6, params=0, reads=10**4, writes=10**4), profile)
+    taken = [us for us in profile.overhead_us.values() if us > 0]
+    assert min(taken) <= 1e6 * overhead <= max(taken)
+    assert own > 0
+    assert 0 < profile.efficiency["default"] <= 1
+    assert 0 < profile.streaming["default"] <= 1
+
+
+def test_operators_when_not_square_then_are_measured_with_both_sides():
+    (tall,) = operators(lambda: torch.nn.Conv2d(2, 4, (3, 1), (2, 1), (1, 0)), (2, 8, 6)).each
+    assert input_shape(tall) == (2, 8, 6)
+    assert operator_ms(tall, runtime="eager") >= 0
 
 
 def test_networks_when_measured_here_then_have_operators_and_a_latency():

@@ -46,6 +46,17 @@ def test_operators_when_counted_by_hand_then_agree():
     assert found.peak == 192 + 3 * map_  # the caller keeps the image; two maps are added to a third
 
 
+def test_convolutions_when_not_square_then_both_sides_are_kept():
+    def described(kernel, stride=1, padding=0):
+        (found,) = operators(lambda: nn.Conv2d(3, 4, kernel, stride, padding), SHAPE).each
+        return found.kind, found.shape
+
+    assert described(1) == ("pointwise_conv", (3, 4, 1, 1, 1, 8))
+    assert described((3, 1), 1, (1, 0)) == ("conv", (3, 4, 1, 1, 1, 8, 3, 1, 8))
+    assert described((1, 3), 1, (0, 1)) == ("conv", (3, 4, 3, 1, 1, 8, 1, 1, 8))
+    assert described(3, (2, 1), 1) == ("conv", (3, 4, 3, 1, 1, 8, 3, 2, 4))
+
+
 def test_operators_when_the_batch_grows_then_work_grows_and_weights_do_not():
     one, four = operators(Small, SHAPE), operators(Small, SHAPE, batch=4)
     assert four.macs == 4 * one.macs
