@@ -31,7 +31,7 @@ from kdnas_ray.tracking import TrackingSettings
 from search_spaces import SPACES, KdnasError, first_line
 from trainables.evaluators import EVALUATORS, Table
 from trainables.proxies import PROXIES
-from trainables.recipe import RECIPES, LabelsAlone
+from trainables.recipe import RECIPES, LabelsAlone, suited
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
 
@@ -219,6 +219,7 @@ class SearchConfig(_Section):
         if len(self.teachers) == 1 and len(getattr(self.recipes, "ensembles", ())) > 1:
             # One teacher alone answers the same under every policy: no decision for the sampler.
             object.__setattr__(self, "recipes", dataclasses.replace(self.recipes, ensembles=("average",)))
+        object.__setattr__(self, "recipes", suited(self.recipes, self.task.targets))
         if isinstance(self.evaluator, Table):
             self._only_the_table()
         elif not self.teachers:

@@ -60,6 +60,7 @@ from trainables.files import replace_text
 from trainables.teachers import Teacher, save_teacher
 
 STUDY = "kdnas"
+HARDLY = 0.1  # a teacher of labels or values that scores less has learned next to nothing
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
 
 
@@ -193,13 +194,14 @@ def _phases(
     teachers, bank = knowledge(made, run, say)
     teacher = teachers[0]
     _keep_teachers(run, teachers, made)
+    config, metric = made.config, made.config.task.metric_name
     narrator.say(
         f"Teacher: {_parameters(made)}"
-        + (f"validation accuracy {teacher.val_accuracy:.4f}" if speaks(teacher.model) else "of other classes")
+        + (f"validation {metric} {teacher.val_accuracy:.4f}" if speaks(teacher.model) else "of other classes")
         + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
-    config = made.config
-    if speaks(teacher.model) and teacher.val_accuracy < 1.5 / len(made.data.classes):
+    guessing = 1.5 / len(made.data.classes) if config.task.targets == "classes" else HARDLY
+    if speaks(teacher.model) and teacher.val_accuracy < guessing:
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
     with in_store(run, made, bank, teacher, arm) as (shared, reference):
         if searching:

@@ -6,7 +6,7 @@ Everything is written beside its place first and gets its name only when the fil
 import difflib
 import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,9 +28,8 @@ from kdnas_ray.runs import check_creatable, read_jsonl, read_summary, read_teach
 from search_spaces import Architecture, KdnasError, RunError
 from search_spaces.notation import notation
 from trainables.files import whole_folder
-from trainables.loop import Normalise
-from trainables.model_files import load_student, save_student
-from trainables.tasks.base import Data, Split
+from trainables.model_files import complete, load_student, save_student
+from trainables.tasks.base import Data, Split, Task
 
 FORMATS = ("onnx", "torch-export", "safetensors")
 NEEDED = ("onnx", "onnxruntime", "onnxscript")  # packages of the extra
@@ -117,11 +116,11 @@ def export(
     student, meta = load_student(source)
     data = load_data(config)
     _check_data(run, data, meta)
-    model = nn.Sequential(Normalise(tuple(meta["mean"]), tuple(meta["std"])), student).eval()
+    model = complete(student, meta)
     about = _about(run, config, name, row, training, student, meta, data, form)
     with whole_folder(folder) as draft:
         say(f"Exporting {name} as {form}")
-        _write(draft, form, model, student, meta, about, data, say)
+        _write(draft, form, model, student, meta, about, data, config.task, say)
         if int8:
             say(f"Quantising to int8, calibrated on {about['data']['calibration']} training samples")
             _write_int8(draft, model, about, data, config, most_points, say)
@@ -129,14 +128,30 @@ def export(
     return Exported(folder, about, _tell_mlflow(run, config, folder, about) if mlflow else None)
 
 
-def compare(expected: np.ndarray, found: np.ndarray) -> Parity:
-    """Parity of two sets of logits `[N, classes]`."""
+def compare(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | str = "classes") -> Parity:
+    """Parity of two sets of logits `[N, K]`; `scale` as in `agreement`."""
     return Parity(
         len(expected),
         float(np.abs(expected - found).max()),
         float(np.abs(expected).max()),
-        float((expected.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        agreement(expected, found, scale),
     )
+
+
+def agreement(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | str = "classes") -> float:
+    """Share of equal predictions of two sets of logits `[N, K]`.
+
+    Args:
+        expected: of one model.
+        found: of the other.
+        scale: `classes`: the largest logit counts; `labels`: each label's yes or no; the deviations of values: equal is
+            what differs by less than a hundredth of them.
+    """
+    if scale == "classes":
+        return float((expected.argmax(axis=1) == found.argmax(axis=1)).mean())
+    if scale == "labels":
+        return float(((expected > 0) == (found > 0)).mean())
+    return float((np.abs(expected - found) <= 0.01 * np.asarray(scale)).mean())
 
 
 def _check_form(form: str, int8: bool, mlflow: bool) -> None:
@@ -246,7 +261,14 @@ def _about(
         "format": form,
         "task": meta.get("task", resolved["task"]["name"]),
         "classes": list(meta["classes"]),
-        "input": {"name": onnx_files.PIXELS, "type": "uint8", "range": [0, 255], "shape": ["batch", *meta["shape"]]},
+        "input": {
+            "name": onnx_files.PIXELS,
+            "type": meta.get("dtype", "uint8"),
+            "range": [0, 255] if meta.get("dtype", "uint8") == "uint8" else None,
+            "shape": ["batch", *meta["shape"]],
+        },
+        "targets": config.task.targets,
+        "metric": config.task.metric_name,
         "output": {"name": onnx_files.LOGITS, "type": "float32", "shape": ["batch", len(meta["classes"])]},
         "normalisation": {"mean": meta["mean"], "std": meta["std"], "inside": form != "safetensors"},
         "space": meta["space"],
@@ -284,6 +306,7 @@ def _write(
     meta: dict[str, Any],
     about: dict[str, Any],
     data: Data,
+    task: Task,
     say: Callable[[str], None],
 ) -> None:
     """Write the file in float and measure how it answers; both into `draft` and `about`."""
@@ -292,7 +315,8 @@ def _write(
         expected = _run(model, images)
     if form == "onnx":
         path = draft / FLOAT
-        onnx_files.write_onnx(model, data.shape, path, onnx_files.as_metadata(about))
+        dtype = torch.from_numpy(data.train.images[:0].copy()).dtype
+        onnx_files.write_onnx(model, data.shape, path, onnx_files.as_metadata(about), dtype)
         found = onnx_files.answers(path, images)
         about["latency_ms"][FLOAT] = onnx_files.latency_ms(path, images[:1], say)
     elif form == "torch-export":
@@ -304,8 +328,8 @@ def _write(
         path = draft / "weights.safetensors"
         save_student(draft, student, meta, onnx_files.as_metadata(about))
         again, its = load_student(draft)
-        found = _run(nn.Sequential(Normalise(tuple(its["mean"]), tuple(its["std"])), again).eval(), images)
-    parity = compare(expected, found)
+        found = _run(complete(again, its), images)
+    parity = compare(expected, found, _scale(task, data))
     if not parity.holds:
         raise RunError(
             f"the exported file does not answer as PyTorch does: largest difference of logits {parity.difference:.3g} "
@@ -318,11 +342,11 @@ def _write(
     about["parity"] = asdict(parity)
     about["bytes"][path.name] = path.stat().st_size
     with torch.inference_mode():
-        about["accuracy"]["own_test_accuracy"] = _share(_run(model, data.test.images), data.test)
+        about["accuracy"]["own_test_accuracy"] = _score(_run(model, data.test.images), data.test, task, data)
 
 
 def _write_program(model: nn.Module, data: Data, path: Path, about: Mapping[str, Any]) -> None:
-    example = (torch.zeros(2, *data.shape, dtype=torch.uint8),)
+    example = (torch.zeros(2, *data.shape, dtype=torch.from_numpy(data.train.images[:0].copy()).dtype),)
     with onnx_files.quietly():
         try:
             program = torch.export.export(model, example, dynamic_shapes=({0: torch.export.Dim("batch")},))
@@ -351,16 +375,16 @@ def _write_int8(
         exact, rough = (onnx_files.answers(file, split.images) for file in (draft / FLOAT, path))
         effect[name] = {
             "samples": len(split),
-            "float": _share(exact, split),
-            "int8": _share(rough, split),
-            "agreement": float((exact.argmax(axis=1) == rough.argmax(axis=1)).mean()),
+            "float": _score(exact, split, config.task, data),
+            "int8": _score(rough, split, config.task, data),
+            "agreement": agreement(exact, rough, _scale(config.task, data)),
         }
     judged = effect["validation"]  # never the test split: it decides nothing
     lost = 100 * (judged["float"] - judged["int8"])
     if not lost <= most_points:
         raise RunError(
-            f"int8 loses {lost:.2f} points of validation accuracy ({judged['float']:.2%} to {judged['int8']:.2%}, "
-            f"{judged['agreement']:.2%} equal predictions)",
+            f"int8 loses {lost:.2f} points of validation {config.task.metric_name} "
+            f"({judged['float']:.2%} to {judged['int8']:.2%}, {judged['agreement']:.2%} equal predictions)",
             field="--most-points",
             value=most_points,
             remedy="nothing was kept; search with recipes.quantised=true, or allow more",
@@ -400,5 +424,13 @@ def _run(model: Callable[[Tensor], Tensor], images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _share(logits: np.ndarray, split: Split) -> float:
-    return float((logits.argmax(axis=1) == split.labels).mean())
+def _score(answers: np.ndarray, split: Split, task: Task, data: Data) -> float:
+    """The task's metric of answers `[N, K]`, values in their own units."""
+    found = torch.from_numpy(answers)
+    if data.target_std:
+        found = (found - torch.tensor(data.target_mean)) / torch.tensor(data.target_std)
+    return task.metric(found, torch.from_numpy(np.array(split.labels)))
+
+
+def _scale(task: Task, data: Data) -> Sequence[float] | str:
+    return data.target_std or task.targets

@@ -28,7 +28,7 @@ from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
 from trainables.loop import DivergedError, Normalise, evaluate, train
 from trainables.losses.reuse import settle
-from trainables.model_files import save_student
+from trainables.model_files import more_meta, save_student
 from trainables.tasks.base import Split
 
 SEED_OFFSET = 1_000_000  # retraining seeds never meet a candidate's search seed
@@ -190,6 +190,7 @@ def _run_jobs(
         "mean": list(made.data.mean),
         "std": list(made.data.std),
         "task": made.config.resolved()["task"]["name"],
+        **more_meta(made.config.task.targets, made.data),
     }
     generations, folder = made.config.retrain.generations, str((run / "finalists").resolve())
     waiting = {remote.remote(shared, test, job, epochs, generations, folder, meta): job for job in jobs}

@@ -246,8 +246,7 @@ class Sender:
         import torch
         from mlflow.models import infer_signature
 
-        from trainables.loop import Normalise
-        from trainables.model_files import load_student
+        from trainables.model_files import complete, load_student
 
         this = f"{record['candidate']} {record['time_ms']}"
         if self.client.get_run(self.parent).data.tags.get(MODEL) == this:  # logged before a crash
@@ -256,8 +255,8 @@ class Sender:
             _note(f"{record['folder']} is gone; the model is not logged")
             return
         student, meta = load_student(self.run / record["folder"])
-        model = torch.nn.Sequential(Normalise(tuple(meta["mean"]), tuple(meta["std"])), student).eval()
-        images = np.zeros((2, *meta["shape"]), dtype=np.uint8)
+        model = complete(student, meta)
+        images = np.zeros((2, *meta["shape"]), dtype=meta.get("dtype", "uint8"))
         with torch.no_grad():
             signature = infer_signature(images, model(torch.from_numpy(images)).numpy())
         with mlflow.start_run(run_id=self.parent), _exported(record["candidate"]):
@@ -294,7 +293,7 @@ class Sender:
                 _note(f"{name} is gone; the exported model is not logged")
                 continue
             about = json.loads((path.parent / "about.json").read_text(encoding="utf8"))
-            images = np.zeros((2, *about["input"]["shape"][1:]), dtype=np.uint8)
+            images = np.zeros((2, *about["input"]["shape"][1:]), dtype=about["input"]["type"])
             with mlflow.start_run(run_id=self.parent), _exported(record["candidate"]), quietly():
                 mlflow.onnx.log_model(
                     onnx.load(path),

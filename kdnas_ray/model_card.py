@@ -18,9 +18,9 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-images = np.zeros((1, {shape}), dtype=np.uint8)  # yours: [batch, channels, height, width], 0 to 255
+images = np.zeros((1, {shape}), dtype=np.{type})  # yours: {yours}
 (logits,) = session.run(None, {{"pixels": images}})
-print([classes[index] for index in logits.argmax(axis=1)])
+print({answer})
 """
 
 TORCH_SNIPPET = """\
@@ -31,8 +31,9 @@ import torch
 extra = {{"about.json": ""}}
 model = torch.export.load("student.pt2", extra_files=extra).module()
 classes = json.loads(extra["about.json"])["classes"]
-images = torch.zeros(1, {shape}, dtype=torch.uint8)  # yours: [batch, channels, height, width], 0 to 255
-print([classes[index] for index in model(images).argmax(dim=1)])
+images = torch.zeros(1, {shape}, dtype=torch.{type})  # yours: {yours}
+logits = model(images)
+print({answer})
 """
 
 SAFETENSORS_SNIPPET = """\
@@ -41,10 +42,21 @@ import torch
 from kdnas_ray.students import load_student
 
 model, about = load_student(".")
+classes = about["classes"]
 mean, std = (torch.tensor(about[name]).view(-1, 1, 1) for name in ("mean", "std"))
-images = torch.zeros(1, {shape})  # yours: [batch, channels, height, width], 0 to 255
-print([about["classes"][index] for index in model((images / 255 - mean) / std).argmax(dim=1)])
+images = torch.zeros(1, {shape})  # yours: {yours}
+logits = model((images / 255 - mean) / std)
+print({answer})
 """
+
+
+# What a program makes of the output, by the kind of the task's targets.
+ANSWERS = {
+    "classes": "[classes[index] for index in logits.argmax(1)]",
+    "labels": "[[name for name, logit in zip(classes, row) if logit > 0] for row in logits]",
+    "values": "[dict(zip(classes, row.tolist())) for row in logits]",
+}
+OUTPUTS = {"classes": "classes", "labels": "labels (each holds where its logit is above 0)", "values": "values"}
 
 
 def escape(text: object) -> str:
@@ -91,7 +103,10 @@ def _sentence(about: Mapping[str, Any]) -> str:
 
 def _interface(about: Mapping[str, Any]) -> list[str]:
     channels, height, width = about["input"]["shape"][1:]
-    read = f"`pixels`: uint8 `[batch, {channels}, {height}, {width}]`, values 0 to 255; normalisation is inside."
+    kind, least = about["input"].get("type", "uint8"), "values 0 to 255"
+    if kind != "uint8":
+        least = "a row of the table in its own units, columns as channels"
+    read = f"`pixels`: {kind} `[batch, {channels}, {height}, {width}]`, {least}; normalisation is inside."
     if about["format"] == "safetensors":
         mean, std = ([round(value, 5) for value in about["normalisation"][name]] for name in ("mean", "std"))
         read = (
@@ -99,7 +114,8 @@ def _interface(about: Mapping[str, Any]) -> list[str]:
             f"deviation `{std}` of each channel; this is **not** part of the weights."
         )
     names = ", ".join(f"{index}: {escape(name)}" for index, name in enumerate(about["classes"]))
-    return [f"- reads {read}\n- answers `logits`: float32 `[batch, {len(about['classes'])}]`\n- classes: {names}"]
+    answer = f"- answers `logits`: float32 `[batch, {len(about['classes'])}]`"
+    return [f"- reads {read}\n{answer}\n- {OUTPUTS[_targets(about)]}: {names}"]
 
 
 def _accuracy(about: Mapping[str, Any]) -> list[str]:
@@ -110,7 +126,10 @@ def _accuracy(about: Mapping[str, Any]) -> list[str]:
          found.get("test_accuracy_without_kd_std")),
         ("teacher", teacher.get("accuracy"), None),
     ]  # fmt: skip
-    table = _table(("", "test accuracy"), [(name, _percent(value, spread)) for name, value, spread in rows])
+    table = _table(
+        ("", f"test {about.get('metric', 'accuracy')}"),
+        [(name, _percent(value, spread)) for name, value, spread in rows],
+    )
     seeds = found.get("seeds")
     text = ""
     if seeds:
@@ -138,11 +157,11 @@ def _int8(about: Mapping[str, Any]) -> list[str]:
         "than they save."
     )
     return [
-        _table(("accuracy", "float", "int8", "same prediction"), rows),
+        _table((about.get("metric", "accuracy"), "float", "int8", "same prediction"), rows),
         warning if worse else "",
         f"Static quantisation by ONNX Runtime (QDQ, a range an output channel for weights), calibrated on "
         f"{found['calibration_samples']} training samples. The student {trained} for int8. At most "
-        f"{found['most_points']:g} points of validation accuracy were allowed to be lost.",
+        f"{found['most_points']:g} points of validation {about.get('metric', 'accuracy')} were allowed to be lost.",
     ]
 
 
@@ -159,11 +178,22 @@ def _costs(about: Mapping[str, Any]) -> list[str]:
 
 def _snippet(about: Mapping[str, Any]) -> str:
     shape = ", ".join(map(str, about["input"]["shape"][1:]))
+    kind = about["input"].get("type", "uint8")
+    given = {
+        "shape": shape,
+        "type": kind,
+        "yours": "[batch, channels, height, width], 0 to 255" if kind == "uint8" else "[batch, columns, 1, 1]",
+        "answer": ANSWERS[_targets(about)],
+    }
     if about["format"] == "safetensors":
-        return SAFETENSORS_SNIPPET.format(shape=shape)
+        return SAFETENSORS_SNIPPET.format(**given)
     if about["format"] == "torch-export":
-        return TORCH_SNIPPET.format(shape=shape)
-    return ONNX_SNIPPET.format(shape=shape, file="student-int8.onnx" if about.get("int8") else "student.onnx")
+        return TORCH_SNIPPET.format(**given)
+    return ONNX_SNIPPET.format(**given, file="student-int8.onnx" if about.get("int8") else "student.onnx")
+
+
+def _targets(about: Mapping[str, Any]) -> str:
+    return about.get("targets", "classes")
 
 
 def _data(about: Mapping[str, Any]) -> list[str]:
@@ -189,11 +219,21 @@ def _architecture(about: Mapping[str, Any]) -> list[str]:
 
 
 def _limits(about: Mapping[str, Any]) -> list[str]:
+    count = len(about["classes"])
+    knows = {
+        "classes": f"- It knows the {count} classes above and answers one of them for any image.",
+        "labels": f"- It knows the {count} labels above; whatever else is there it does not see.",
+        "values": f"- It answers {count} number{'s' * (count > 1)} for any input, however unlike what it learned from.",
+    }
     found = [
-        f"- It knows the {len(about['classes'])} classes above and answers one of them for any image.",
+        knows[_targets(about)],
         "- Accuracy holds for images like those of the data set; it was measured on no others.",
         "- Logits are not calibrated probabilities.",
     ]
+    if _targets(about) == "values":
+        found[1:] = ["- Its errors were measured on samples like those of the data set, on no others."]
+        if about["format"] == "safetensors":
+            found.append("- The weights answer standardised values: multiply by `target_std`, add `target_mean`.")
     if about["accuracy"].get("seeds") == 1:
         found.append("- One training only: the spread over seeds is not known.")
     if about["data"]["test"] < 1000:

@@ -33,7 +33,10 @@ class Objective:
 
 OBJECTIVES: Registry[Objective] = Registry(
     "objective",
-    ("val_accuracy", Objective("Share of validation samples classified correctly, 0 to 1", True, True)),
+    (
+        "val_accuracy",
+        Objective("Share of validation samples classified correctly, or the task's metric, 0 to 1", True, True),
+    ),
     ("params", Objective("Number of trainable parameters")),
     ("flops", Objective("Floating point operations for one input, 2 for each multiply-add")),
     ("latency_ms", Objective("Modelled milliseconds for one input on a device", of_device=True)),

@@ -28,19 +28,22 @@ RUN_BATCH = 256
 BEFORE_LAYERS = ("Cast", "Mul", "Add", "Sub", "Div")
 
 
-def write_onnx(model: nn.Module, shape: Shape, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a network that reads `pixels` `[batch, C, H, W]` uint8 and answers `logits` `[batch, classes]` float32.
+def write_onnx(
+    model: nn.Module, shape: Shape, path: Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.uint8
+) -> None:
+    """Write a network that reads `pixels` `[batch, C, H, W]` and answers `logits` `[batch, classes]` float32.
 
     Args:
         model: in evaluation mode, its normalisation inside.
         shape: channels, height and width.
         path: the file.
         metadata: what its `metadata_props` hold.
+        dtype: of the pixels.
 
     Raises:
         KdnasError: ONNX lacks an operator of it, or it depends on its input in a way that cannot be written down.
     """
-    images = torch.zeros(2, *shape, dtype=torch.uint8)
+    images = torch.zeros(2, *shape, dtype=dtype)
     with quietly():
         try:
             program = torch.onnx.export(

@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from kdnas_ray.tracking import shown_uri
 from search_spaces import KdnasError, Registry
+from search_spaces.registry import missing
 
 WANTED = {  # pydantic's name for a mistake: what to write instead
     "tuple_type": "give a list, such as [0.3, 0.9]",
@@ -42,7 +43,7 @@ class Choice:
 
     def parse(self, value: Any) -> Any:
         """The entry that the value names, made with its options."""
-        if type(value) in self._registry.values():
+        if type(value) in self._registry.values() or (self._registry.needs and _made(value, self._registry)):
             return value
         if isinstance(value, str):
             value = {"name": value}
@@ -55,9 +56,13 @@ class Choice:
             )
         options = dict(value)
         name = options.pop("name", self._default)
-        if not isinstance(name, str) or name not in self._registry:
+        if not isinstance(name, str) or not (name in self._registry or (self._registry.needs and ":" in name)):
             raise misspelt(f"unknown {self._registry.kind}", self._field, name, list(self._registry))
-        return validated(self._registry[name], _listed(self._registry[name], options), self._field)
+        try:
+            entry = self._registry[name]
+        except KdnasError as error:
+            raise KdnasError(error.problem, field=self._field, value=name, remedy=error.remedy) from error
+        return validated(entry, _listed(entry, options), self._field)
 
     def dump(self, value: Any) -> dict[str, Any]:
         """Name and options of the entry; `parse` takes it back."""
@@ -69,11 +74,19 @@ class Choice:
 
     def __get_pydantic_json_schema__(self, source: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schemas: list[dict[str, Any]] = [{"enum": list(self._registry)}]
+        if self._registry.needs:  # a user's own, by import path
+            path = {"type": "string", "pattern": r"^[\w.]+:[\w.]+$"}
+            schemas += [path, {"type": "object", "properties": {"name": path}, "required": ["name"]}]
         for name, entry in self._registry.items():
             schema = _inlined(TypeAdapter(_strict(entry)).json_schema())
             schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
             schemas.append(schema)
         return {"anyOf": schemas, "default": self._default}
+
+
+def _made(value: Any, registry: Registry[type]) -> bool:
+    """Whether the value is an instance of a user's own entry."""
+    return not isinstance(value, (str, Mapping, type)) and not missing(type(value), registry.needs)
 
 
 class OnceLoader(yaml.SafeLoader):

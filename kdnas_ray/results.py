@@ -305,7 +305,8 @@ def _teacher(run: Path, made: Plan) -> dict[str, Any] | None:
     if "accuracy" not in facts and (run / "retrained.jsonl").exists():
         # The teacher meets the test split at the same moment as the finalists: after the search.
         folder = run / "teacher"
-        model = load_student(folder)[0] if folder.exists() else build_teacher(made.config.teachers[0], made.data)
+        settings, targets = made.config.teachers[0], made.config.task.targets
+        model = load_student(folder)[0] if folder.exists() else build_teacher(settings, made.data, targets)
         with torch.random.fork_rng(devices=[]):
             normalise = Normalise(made.data.mean, made.data.std)
             _, facts["accuracy"] = evaluate(model, made.data.test, made.config.task, normalise)

@@ -130,7 +130,13 @@ class Full:
         return FIFOScheduler()
 
 
-SCHEDULERS: Registry[type] = Registry("scheduler", ("asha", ASHA), ("extrapolate", Extrapolate), ("full", Full))
+SCHEDULERS: Registry[type] = Registry(
+    "scheduler",
+    ("asha", ASHA),
+    ("extrapolate", Extrapolate),
+    ("full", Full),
+    needs=("rungs", "make", "max_epochs"),
+)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ TOP = {
     "labels": "Share of the training labels that is kept.",
     "teachers": "Who teaches; the first is the reference.",
     "bank": "What the teacher says about the training data, computed once.",
-    "space": "Possible students.",
+    "space": "The students.",
     "recipes": "How they may learn from the teacher.",
     "evaluator": "Where a candidate's weights start.",
     "prefilter": "A cheap judge before any training, such as {judge: naswot, propose: 20, keep: 4}.",

@@ -169,7 +169,7 @@ def rank_teachers(
         found = []
         for seed in range(config.seed, config.seed + seeds):
             model = build_model(config.space, architecture, data.shape, len(data.classes), seed)
-            training = start(model, recipe, bank, seed=seed, total_epochs=epochs)
+            training = start(model, recipe, bank, seed=seed, total_epochs=epochs, targets=config.task.targets)
             try:
                 curve = train(training, bank, data.validation, config.task, normalise, epochs)
             except DivergedError as error:

@@ -29,6 +29,13 @@ def write_samples(path: Path, data: Data) -> int:
     """
     if path.exists():
         raise KdnasError("exists already", field="--out", value=str(path), remedy="choose another file")
+    if data.train.images.dtype != np.uint8:
+        raise KdnasError(
+            "a row of a table is no picture",
+            field="task",
+            value=data.shape,
+            remedy="stored answers are for images: choose a teacher that can be asked, such as callable or onnx",
+        )
     if data.shape[0] not in (1, 3):
         raise KdnasError(
             f"an image of {data.shape[0]} channels is no picture",

@@ -19,6 +19,7 @@ from search_spaces.base import (
 from search_spaces.composition import CompositionSpace
 from search_spaces.darts import DARTSSpace
 from search_spaces.errors import KdnasError, RunError, first_line
+from search_spaces.mlp import MLPSpace
 from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.nasbench101 import NASBench101Space
 from search_spaces.nasbench201 import NASBench201Space
@@ -38,7 +39,9 @@ SPACES: Registry[type] = Registry(
     ("nasbench101", NASBench101Space),
     ("nasbench201", NASBench201Space),
     ("darts", DARTSSpace),
+    ("mlp", MLPSpace),
     ("speech", SpeechSpace),
+    needs=("suggest", "build", "taps"),
 )
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "DARTSSpace",
     "ForeignModel",
     "KdnasError",
+    "MLPSpace",
     "MobileNetSpace",
     "NASBench101Space",
     "NASBench201Space",

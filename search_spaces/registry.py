@@ -1,11 +1,15 @@
-"""How are named choices (spaces, losses, samplers, …) kept and looked up?"""
+"""How are named choices (spaces, losses, samplers, …) kept and looked up, a user's own by import path included?"""
 
+import dataclasses
 import difflib
+import importlib
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from search_spaces.errors import KdnasError
+from search_spaces.errors import KdnasError, first_line
 
 T = TypeVar("T")
 
@@ -16,10 +20,12 @@ class Registry(Mapping[str, T]):
     Args:
         kind: the word for one entry, used in error messages.
         entries: pairs of name and object; a name given twice raises.
+        needs: methods and attributes of an entry; where given, `package.module:Class` names a user's own frozen
+            dataclass with all of them, imported from the working folder too.
     """
 
-    def __init__(self, kind: str, *entries: tuple[str, T]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, *entries: tuple[str, T], needs: Sequence[str] = ()) -> None:
+        self.kind, self.needs = kind, tuple(needs)
         self._entries: dict[str, T] = {}
         for name, entry in entries:
             if name in self._entries:
@@ -27,6 +33,8 @@ class Registry(Mapping[str, T]):
             self._entries[name] = entry
 
     def __getitem__(self, name: str) -> T:
+        if self.needs and isinstance(name, str) and ":" in name:
+            return self._own(name)
         try:
             return self._entries[name]
         except KeyError:
@@ -49,11 +57,26 @@ class Registry(Mapping[str, T]):
         return len(self._entries)
 
     def name_of(self, entry: object) -> str:
-        """Name under which the class of `entry` (or `entry` itself) is registered."""
+        """Name under which the class of `entry` (or `entry` itself) is registered; the import path of a user's own."""
         for name, known in self._entries.items():
             if known is entry or known is type(entry):
                 return name
+        kind = entry if isinstance(entry, type) else type(entry)
+        if self.needs and not missing(kind, self.needs):
+            return f"{kind.__module__}:{kind.__qualname__}"
         raise KdnasError(f"not a registered {self.kind}", field=self.kind, value=type(entry).__name__)
+
+    def _own(self, path: str) -> Any:
+        found = imported(path, self.kind)
+        lacking = missing(found, self.needs)
+        if lacking:
+            raise KdnasError(
+                f"is no {self.kind}: it {lacking}",
+                field=self.kind,
+                value=path,
+                remedy=f"a frozen dataclass with {', '.join(self.needs)}; docs/extending.md shows one",
+            )
+        return found
 
     def describe(self) -> list[dict[str, str]]:
         """Name, summary (first line of the docstring) and source (its `Source:` paragraph) of every entry.
@@ -69,3 +92,46 @@ class Registry(Mapping[str, T]):
             reads = getattr(entry, "reads", None)
             rows.append(row | {"reads": reads} if isinstance(reads, str) else row)
         return rows
+
+
+def imported(path: str, field: str) -> Any:
+    """What `package.module:name` names; the working folder is searched too. This runs the user's code.
+
+    Raises:
+        KdnasError: the module cannot be imported, or has no such name.
+    """
+    module, _, name = path.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        own = importlib.import_module(module) if module in sys.modules else None
+        there = [known for known, value in vars(own).items() if inspect.isclass(value)] if own else []
+        raise KdnasError(
+            f"has no such name ({first_line(error)})",
+            field=field,
+            value=path,
+            remedy=f"classes of the module: {', '.join(there)}" if there else "give package.module:Class",
+        ) from error
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        raise KdnasError(
+            f"cannot be imported ({type(error).__name__}: {first_line(error)})",
+            field=field,
+            value=path,
+            remedy="give package.module:Class, importable from here (the working folder is searched too)",
+        ) from error
+    return found
+
+
+def missing(entry: Any, needs: Sequence[str]) -> str:
+    """What keeps a class from being an entry that is made from options, as the end of a sentence; empty for nothing."""
+    if not isinstance(entry, type) or not dataclasses.is_dataclass(entry):
+        return "is no dataclass"
+    if not entry.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return "is a dataclass, but not a frozen one"
+    there = {*dir(entry), *(field.name for field in dataclasses.fields(entry))}
+    lacking = [name for name in needs if name not in there]
+    return f"has no {', '.join(lacking)}" if lacking else ""

@@ -81,18 +81,22 @@ class ResNetSpace:
 
 
 def build_resnet(architecture: Mapping[str, Decision], shape: Shape, classes: int) -> TappedModel:
-    """Residual network for any decisions of this family, also outside a space's ranges (teachers)."""
+    """Residual network for any decisions of this family, also outside a space's ranges (teachers).
+
+    Inputs of one pixel (rows of a table) get kernels of one: all else of a larger one would see padding alone.
+    """
+    single = max(shape[1:]) == 1
     stages = sum(1 for name in architecture if name.endswith(".depth"))
     width = int(architecture["stem.width"])
     stride = int(architecture.get("stem.stride", 1))
-    parts: dict[str, nn.Module] = {"stem": conv_norm(shape[0], width, 3, stride)}
+    parts: dict[str, nn.Module] = {"stem": conv_norm(shape[0], width, 1 if single else 3, stride)}
     for stage in range(1, stages + 1):
         depth, out, kernel = (int(architecture[f"stage{stage}.{trait}"]) for trait in ("depth", "width", "kernel"))
         block = str(architecture[f"stage{stage}.block"])
         layers = []
         for index in range(depth):
             stride = 2 if index == 0 and stage > 1 else 1
-            layers.append(residual(block, width, out, kernel, stride))
+            layers.append(residual(block, width, out, 1 if single else kernel, stride))
             width = out
         parts[f"stage{stage}"] = nn.Sequential(*layers)
     return TappedModel(parts, width, classes)

@@ -51,6 +51,12 @@ def test_space_of_the_docs_builds_networks_with_the_taps_it_names(names):
     assert shapes["logits"] == (10,)
 
 
+def test_task_of_the_docs_loads_standardised_values(names):
+    data = names["Brightness"](samples=60).load(0)
+    assert data.shape == (3, 8, 8)
+    assert data.train.labels.mean() == pytest.approx(0, abs=1e-5)
+
+
 def test_sampler_of_the_docs_climbs(names):
     study = optuna.create_study(direction="maximize", sampler=names["Climb"]().make(0, lambda _: [0.0]))
     for _ in range(40):

@@ -17,7 +17,8 @@ TABLES = ROOT.parent / "shared" / "data" / "nas_bench_macro"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_is_accepted_and_explained(path, tmp_path):
+def test_example_is_accepted_and_explained(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     assert path.read_text(encoding="utf8").startswith("# ")
     assert f"kdnas search examples/{path.name}" in path.read_text(encoding="utf8")
     config = read_file(path)
@@ -31,7 +32,8 @@ def test_example_is_accepted_and_explained(path, tmp_path):
     planned(config)
 
 
-def test_every_space_and_evaluator_but_the_defaults_has_an_example():
+def test_every_space_and_evaluator_but_the_defaults_has_an_example(monkeypatch):
+    monkeypatch.chdir(ROOT)
     configs = [read_file(path) for path in EXAMPLES]
     assert {SPACES.name_of(config.space) for config in configs} >= set(SPACES)
     assert {EVALUATORS.name_of(config.evaluator) for config in configs} >= set(EVALUATORS)

@@ -1,7 +1,8 @@
 """Which of a teacher's logits speak of which class of the task?
 
 A teacher may know the task's classes in another order, some of them, more than them, or none. Of a class that it does
-not know it says nothing (`UNKNOWN`), and where its answer is learned from it agrees there with the student.
+not know it says nothing (`UNKNOWN`), and where its answer is learned from it agrees there with the student. Labels and
+values may come in another order and among others too, but all of them must be known, each by itself.
 
 Shapes: T teachers, B samples, K classes of the task, J classes of the teacher.
 """
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import KdnasError
+from trainables.tasks.base import Targets
 
 UNKNOWN = -65_000.0  # the least logit that a bank keeps, and no network's answer: the teacher does not know this class
 NO_ANSWER = -64_000.0  # float16 keeps `UNKNOWN` to the nearest 32
@@ -46,20 +48,21 @@ class Alignment:
         """Whether the teacher knows any class of the task; else its features alone can be learned from."""
         return any(self.sources)
 
-    def remark(self) -> str:
+    def remark(self, targets: Targets = "classes") -> str:
         """What a user should know of it, in one line; empty where names and order agree."""
         known, total = len(self.sources) - len(self.untaught), len(self.sources)
         if not self.named:
-            return f"its class names are not known; its {total} logits are taken in the order of the task's classes"
+            names = "class names" if targets == "classes" else f"names of {targets}"
+            return f"its {names} are not known; its {total} logits are taken in the order of the task's {targets}"
         if self.straight:
             return ""
         if not self.speaks:
             return f"it knows none of the task's {total} classes; students learn from its features alone"
-        parts = [f"{known} of the task's {total} classes are matched"]
+        parts = [f"{known} of the task's {total} {targets} are matched"]
         if self.untaught:
             parts.append(f"it teaches nothing about {listed(self.untaught)}")
         if self.unused:
-            parts.append(f"left out are its {len(self.unused)} other classes ({listed(self.unused)})")
+            parts.append(f"left out are its {len(self.unused)} other {targets} ({listed(self.unused)})")
         return "; ".join(parts)
 
 
@@ -109,6 +112,37 @@ def align(
     )
 
 
+def check_whole(alignment: Alignment, names: Sequence[str], targets: Targets) -> None:
+    """Refuses what only classes can be: unknown to a teacher, or several that mean one.
+
+    Args:
+        alignment: of a teacher.
+        names: of the task's outputs, K.
+        targets: of the task.
+
+    Raises:
+        KdnasError: names the label or value that is not matched by exactly one of the teacher's answers.
+    """
+    if targets == "classes":
+        return
+    if alignment.untaught:
+        raise KdnasError(
+            f"the teacher answers for {len(names) - len(alignment.untaught)} of the task's {len(names)} {targets}",
+            field="teachers.classes",
+            value=listed(alignment.untaught),
+            remedy=f"only classes may be unknown to a teacher: name its {targets} as the task does, in the order of "
+            "its answers, or give a mapping",
+        )
+    for name, source in zip(names, alignment.sources, strict=True):
+        if len(source) > 1:
+            raise KdnasError(
+                f"{len(source)} of the teacher's answers mean it",
+                field="teachers.mapping",
+                value=name,
+                remedy=f"only classes are added up: map one answer to each of the {targets}",
+            )
+
+
 class Aligned(nn.Module):
     """A teacher that answers for the task's classes; its features stay as they are.
 
@@ -139,6 +173,35 @@ class Aligned(nn.Module):
             for source in self.alignment.sources
         ]
         return torch.stack(columns, dim=1)
+
+
+class Rescaled(nn.Module):
+    """A teacher of values whose answers are standardised as the task's are; its features stay as they are.
+
+    Args:
+        model: answers with values `[B, K]`.
+        given: mean and deviation by which its answers are standardised, a number a value; 0 and 1 for own units.
+        wanted: those of the task.
+    """
+
+    def __init__(self, model: nn.Module, given: Sequence[Sequence[float]], wanted: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        self.model = model
+        self.taps: tuple[str, ...] = getattr(model, "taps", ())
+        (mean, std), (to_mean, to_std) = (torch.tensor(part, dtype=torch.float64) for part in (given, wanted))
+        self.scale, self.shift = (std / to_std).float(), ((mean - to_mean) / to_std).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values `[B, K]`."""
+        return self._rescaled(self.model(x))
+
+    def forward_taps(self, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Values `[B, K]` and the teacher's own activations."""
+        values, seen = self.model.forward_taps(x, names)  # type: ignore[operator]
+        return self._rescaled(values), seen
+
+    def _rescaled(self, values: Tensor) -> Tensor:
+        return torch.addcmul(self.shift.to(values.device), values.float(), self.scale.to(values.device))
 
 
 def speaks(model: nn.Module) -> bool:

@@ -38,7 +38,7 @@ class Batch:
 
     Args:
         images: `[batch, C, H, W]` uint8, transformed as the view says.
-        labels: `[batch]` int64, -1 for a sample without label.
+        labels: `[batch]` int64, -1 for a sample without label; or `[batch, K]` float32 (see `trainables.tasks.base`).
         logits: `[T, batch, K]` float32, the teachers' answers to exactly these images.
         taps: teacher features `{name: [batch, …]}` float32.
         samples: their positions in the training data, `[batch]` int64.
@@ -51,8 +51,11 @@ class Batch:
     samples: Tensor
 
     def guessed(self, shares: Sequence[float] = ()) -> "Batch":
-        """The batch with the teachers' mean answer, each by its share, as the label of samples that have none."""
-        if bool((self.labels >= 0).all()):
+        """The batch with the teachers' mean answer, each by its share, as the class of samples that have none.
+
+        Labels of other kinds stay as they are: no loss for them needs a guess.
+        """
+        if self.labels.dim() > 1 or bool((self.labels >= 0).all()):
             return self
         counts = self.logits.new_tensor(shares or [1.0] * len(self.logits))
         guess = (counts[:, None, None] * self.logits.softmax(dim=2)).sum(dim=0).argmax(dim=1)
@@ -87,7 +90,7 @@ class Bank:
 
     Args:
         images: `[N, C, H, W]` uint8, untransformed.
-        labels: `[N]` int64.
+        labels: `[N]` int64, or `[N, K]` float32.
         logits: `[V, T, N, K]` float16, or the largest of them; T may be 0 (training on the labels alone).
         taps: `{name: [V, N, …]}` float16, features of the first teacher.
         augmentation: the transforms that views are drawn from; view 0 is the identity.
@@ -146,7 +149,7 @@ class Bank:
             logits = np.take(self.logits[view], indices, axis=1).astype(np.float32)
         return Batch(
             images=apply(images, transforms.rows(indices)),
-            labels=torch.from_numpy(np.take(self.labels, indices)),
+            labels=torch.from_numpy(np.take(self.labels, indices, axis=0)),
             logits=torch.from_numpy(logits),
             taps=self._features(indices, view, taps),
             samples=torch.from_numpy(np.asarray(indices, dtype=np.int64)),

@@ -83,7 +83,15 @@ def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Tr
         if shared.start is not None:
             shared.start.inherit(candidate.architecture, peer)
         peer = peer.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
-    return start(model, candidate.recipe, shared.bank, seed=candidate.seed, total_epochs=total_epochs, peer=peer)
+    return start(
+        model,
+        candidate.recipe,
+        shared.bank,
+        seed=candidate.seed,
+        total_epochs=total_epochs,
+        peer=peer,
+        targets=shared.task.targets,
+    )
 
 
 def taught_by_itself(shared: Shared, model: nn.Module) -> Shared:

@@ -2,7 +2,8 @@
 
 Shapes: T teachers, B samples of a batch, K classes. A policy weighs the teachers, sample by sample; the mixture of
 their softened outputs is what the student learns from. For KD this is the weighted sum of the teachers' own losses
-up to a constant: `sum_t w_t KL(p_t || q) = KL(sum_t w_t p_t || q) + const`.
+up to a constant: `sum_t w_t KL(p_t || q) = KL(sum_t w_t p_t || q) + const`. Of labels the probabilities are mixed one
+by one, of values the outputs themselves.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from search_spaces import Registry
 from trainables.alignment import agreeing
+from trainables.tasks.base import Targets
 
 Policy = Callable[[Tensor, Tensor, float, Tensor, Tensor], Tensor]
 EPSILON = 1e-7
@@ -146,6 +148,7 @@ ENSEMBLES: Registry[Policy] = Registry(
     ("gradient", gradient),
     ("random", one_at_random),
 )
+ANY_TARGETS = ("average", "random")  # the others read a softmax: they are for classes alone
 
 
 def combine(
@@ -155,6 +158,7 @@ def combine(
     policy: str = "average",
     shares: Sequence[float] = (),
     student: Tensor | None = None,
+    targets: Targets = "classes",
 ) -> Tensor:
     """Logits `[B, K]` of one teacher that, softened at this temperature, answers with the mixture.
 
@@ -166,9 +170,11 @@ def combine(
         shares: how much each teacher counts beside the policy, `[T]`, not all 0; empty for all alike.
         student: the student's logits, `[B, K]`, for policies that read them and for classes that a teacher does not
             know; all 0 where left out.
+        targets: of the task; labels and values know the policies of `ANY_TARGETS` only.
     """
     student = torch.zeros_like(logits[0]) if student is None else student
-    logits = agreeing(logits, student, temperature)
+    if targets == "classes":  # of labels and values a teacher knows all
+        logits = agreeing(logits, student, temperature)
     if len(logits) == 1:
         return logits[0]
     if shares:  # a policy never chooses whom the recipe leaves out
@@ -179,7 +185,11 @@ def combine(
     if shares and policy != "random":
         weights = weights * counts[:, None]
         weights = weights / weights.sum(dim=0).clamp_min(EPSILON)
-    mixture = (
-        F.log_softmax(logits / temperature, dim=2) + weights.clamp_min(torch.finfo(weights.dtype).tiny).log()[..., None]
-    )
+    if targets == "values":
+        return (weights[..., None] * logits).sum(dim=0)
+    shares_log = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()[..., None]
+    if targets == "labels":
+        on, off = ((F.logsigmoid(x / temperature) + shares_log).logsumexp(dim=0) for x in (logits, -logits))
+        return temperature * (on - off)
+    mixture = F.log_softmax(logits / temperature, dim=2) + shares_log
     return temperature * mixture.logsumexp(dim=0)

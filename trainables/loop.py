@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from search_spaces import KdnasError
 from trainables.bank import Bank, Batch
+from trainables.losses import KD, LOSSES, Answer
 from trainables.meta import EVERY, MetaWeights, slopes
 from trainables.optimizer import OPTIMIZERS, SGD, AdamW, clip
 from trainables.quantised import LAST_SHARE, RANGES, Ranges, quantised
 from trainables.recipe import Recipe
-from trainables.tasks.base import Split, Task
+from trainables.tasks.base import Split, Targets, Task, known
 from trainables.terms import PEER, WEIGHTING, Read, distilled, make_ready, together
 
 # Share of all steps over which the learning rate rises. A longer rise ends as well but makes the first rungs poorer
@@ -110,7 +111,14 @@ class Normalise(nn.Module):
 
 
 def start(
-    model: nn.Module, recipe: Recipe, bank: Bank, *, seed: int, total_epochs: int, peer: nn.Module | None = None
+    model: nn.Module,
+    recipe: Recipe,
+    bank: Bank,
+    *,
+    seed: int,
+    total_epochs: int,
+    peer: nn.Module | None = None,
+    targets: Targets = "classes",
 ) -> Training:
     """A training at epoch 0: projectors made for the shapes at hand, optimiser over both.
 
@@ -121,15 +129,16 @@ def start(
         seed: order of the samples derives from it.
         total_epochs: length of the schedules.
         peer: a second student for mutual learning; needed where the recipe's `mutual` is above 0.
+        targets: of the task that it is trained for.
 
     Raises:
-        KdnasError: the recipe names an unknown loss, a teacher or a tap that the bank does not hold, or a
-            tap that its loss does not read.
+        KdnasError: the recipe names an unknown loss or one that is not for such targets, a teacher or a tap that the
+            bank does not hold, or a tap that its loss does not read.
     """
     params = sum(part.numel() for part in model.parameters())  # before a teacher's classifier comes in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        reads, projectors = make_ready(model, bank, recipe)
+        reads, projectors = make_ready(model, bank, recipe, targets)
     if recipe.mutual:
         if peer is None:
             raise ValueError("mutual learning needs a peer")
@@ -221,8 +230,9 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     view = epoch % bank.views
     transforms = bank.transforms(view)
     order = np.random.default_rng((training.seed, epoch)).permutation(len(bank))
-    if not recipe.terms and (bank.labels < 0).any():  # nothing is to be learned of samples without label: no step less
-        order = np.resize(order[bank.labels[order] >= 0], len(order))
+    if not recipe.terms and not (there := known(bank.labels)).all():
+        # Nothing is to be learned of samples without label: the others come more often, and there is no step less.
+        order = np.resize(order[there[order]], len(order))
     # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
     parts = min(math.ceil(len(order) / recipe.batch_size), len(order) // 2)
     batches = np.array_split(order, max(1, parts))
@@ -280,6 +290,7 @@ def _losses(
             training.projectors,
             progress=progress,
             size=training.size,
+            targets=task.targets,
         )
     return soft, mutual
 
@@ -296,20 +307,24 @@ def _drawing(key: int, device: torch.device) -> Iterator[None]:
 
 def hard_loss(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """Loss on the labels of those samples that have one."""
-    known = labels >= 0
-    if bool(known.all()):
+    there = known(labels)
+    if bool(there.all()):
         return task.loss(logits, labels)
-    return task.loss(logits[known], labels[known]) if bool(known.any()) else logits.sum() * 0
+    return task.loss(logits[there], labels[there]) if bool(there.any()) else logits.sum() * 0
 
 
 def _mutual(peer: nn.Module, weight: float, logits: Tensor, images: Tensor, labels: Tensor, task: Task) -> Tensor:
     """What mutual learning adds to the loss on the labels: the peer's own, and how far the two disagree.
 
-    `CE(peer) + w (KL(peer || student) + KL(student || peer))`, each divergence moves the second model only.
+    `CE(peer) + w (KL(peer || student) + KL(student || peer))`, each divergence moves the second model only; where
+    targets are labels or values, the task's own KD at temperature 1 takes its place.
 
     Source: Zhang 2018, Deep Mutual Learning, eqs. 5 to 7; both learn at the same step.
     """
     theirs = peer(images)
+    if task.targets != "classes":
+        kd, (a, b) = LOSSES[KD[task.targets]].function, (Answer(x, x) for x in (logits, theirs))
+        return hard_loss(task, theirs, labels) + weight * (kd(a, b, labels, 1.0) + kd(b, a, labels, 1.0))
     own, other = (F.log_softmax(x, dim=1) for x in (logits, theirs))
     apart = F.kl_div(own, other.detach(), reduction="batchmean", log_target=True)
     apart = apart + F.kl_div(other, own.detach(), reduction="batchmean", log_target=True)

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from search_spaces import SPACES, Architecture, KdnasError, Space, first_line
-from trainables.loop import Training, device_of
+from trainables.loop import Normalise, Training, device_of
+from trainables.tasks.base import Data
 
 
 def save_student(folder: Path, model: nn.Module, meta: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
@@ -27,7 +29,8 @@ def save_student(folder: Path, model: nn.Module, meta: dict[str, Any], metadata:
     Args:
         folder: where to; created, or added to where it exists.
         model: a network that `meta["space"]` can build.
-        meta: `space` {name, options}, `architecture`, `shape` [C, H, W], `classes` names, `mean`, `std`, `task`.
+        meta: `space` {name, options}, `architecture`, `shape` [C, H, W], `classes` names, `mean`, `std`, `task`; where
+            they are not as for images and classes also `dtype` of the inputs, `targets`, `target_mean`, `target_std`.
         metadata: what the file of the weights says about itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +68,39 @@ def space_of(meta: Mapping[str, Any]) -> tuple[Space, Architecture]:
     """Space and architecture that the meta data of a student names."""
     options = {name: value for name, value in meta["space"].items() if name != "name"}
     return SPACES[meta["space"]["name"]](**_tuples(options)), Architecture.of(meta["architecture"])
+
+
+class Rescale(nn.Module):
+    """Standardised values `[batch, K]` back in their own units."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, K]`."""
+        return torch.addcmul(self.mean, x, self.std)
+
+
+def complete(student: nn.Module, meta: Mapping[str, Any]) -> nn.Sequential:
+    """The student as it is used: normalisation before it, and values in their own units after it; to be evaluated."""
+    parts: list[nn.Module] = [Normalise(tuple(meta["mean"]), tuple(meta["std"])), student]
+    if meta.get("target_std"):
+        parts.append(Rescale(tuple(meta["target_mean"]), tuple(meta["target_std"])))
+    return nn.Sequential(*parts).eval()
+
+
+def more_meta(targets: str, data: Data) -> dict[str, Any]:
+    """What the meta data of a student say beside what all have; nothing for classes of images."""
+    found: dict[str, Any] = {} if targets == "classes" else {"targets": targets}
+    if data.train.images.dtype != np.uint8:
+        found["dtype"] = str(data.train.images.dtype)
+    if data.target_std:
+        found |= {"target_mean": list(data.target_mean), "target_std": list(data.target_std)}
+    return found
 
 
 def save_training(path: Path, training: Training) -> None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces import KdnasError, Registry, Suggests
-from trainables.ensembles import ENSEMBLES
-from trainables.losses import LOSSES
+from trainables.ensembles import ANY_TARGETS, ENSEMBLES
+from trainables.losses import LOSSES, check_targets, named
 from trainables.matching import MATCHES
 from trainables.optimizer import OPTIMIZERS
 from trainables.schedules import SCHEDULES, between
+from trainables.tasks.base import Targets
 from trainables.weighting import TEMPERATURES, WEIGHTINGS, complexity
 
 Range = tuple[float, float]
@@ -447,7 +448,9 @@ class EveryRecipe(SimpleRecipes):
     Source: Hinton 2015 to Wei 2024; `kdnas list losses`, `alpha`, `temperature` and `ensembles` name that of each.
     """
 
-    losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if not (loss.feature or loss.several))
+    losses: tuple[str, ...] = tuple(
+        name for name, loss in LOSSES.items() if loss.reads == "logits" and loss.suits("classes")
+    )
     schedules: tuple[str, ...] = tuple(TEMPERATURES)
     alpha_schedules: tuple[str, ...] = tuple(SCHEDULES)
     alpha_by_size: Range = (0.0, 0.3)
@@ -466,7 +469,62 @@ RECIPES: Registry[type] = Registry(
     ("standard", StandardRecipes),
     ("everything", EveryRecipe),
     ("labels", LabelsAlone),
+    needs=("suggest", "needed_taps", "batch_size"),
 )
+
+
+def suited(recipes: Any, targets: Targets) -> Any:
+    """The recipe space as far as it means something for such targets; `kd` becomes the task's own plain KD.
+
+    What a preset lists by itself is narrowed to what suits; what the user listed is not changed behind their back.
+    Where targets are values no loss reads a temperature, so none is searched. A user's own space is left as it is.
+
+    Raises:
+        KdnasError: a list names what does not suit.
+    """
+    if not isinstance(recipes, SimpleRecipes):
+        return recipes
+    names = {field.name: field.default for field in dataclasses.fields(recipes)}
+    fit: dict[str, Any] = {
+        "losses": lambda name: LOSSES[named(name, targets)].suits(targets),
+        "hint_losses": lambda name: LOSSES[name].suits(targets),
+        "ensembles": lambda name: targets == "classes" or name in ANY_TARGETS,
+        "weightings": lambda name: targets == "classes" or name != "confidence",
+        "schedules": lambda name: targets == "classes" or name == "constant" or _heats(name, targets),
+    }
+    changes: dict[str, Any] = {}
+    for field, fits in fit.items():
+        chosen = getattr(recipes, field)
+        kept = tuple(name for name in chosen if fits(name))
+        if kept != chosen and chosen != names[field]:
+            wrong = next(name for name in chosen if not fits(name))
+            known = [name for name in _choices()[field] if fits(name)]
+            raise KdnasError(
+                f"means nothing for a task whose targets are {targets}",
+                field=f"recipes.{field}",
+                value=wrong,
+                remedy=f"choose among {', '.join(known)}",
+            )
+        changes[field] = tuple(dict.fromkeys(named(name, targets) for name in kept)) if field == "losses" else kept
+    if targets == "values" and recipes.temperature == names["temperature"]:
+        changes["temperature"] = (Temperature().start,) * 2
+    return dataclasses.replace(recipes, **changes)
+
+
+def check_terms(recipe: Recipe, targets: Targets) -> None:
+    """Refuses a recipe with a loss that means nothing for such targets.
+
+    Raises:
+        KdnasError: names the loss.
+    """
+    for term in recipe.terms:
+        name = named(term.loss, targets)
+        check_targets(name, LOSSES[name], targets)
+
+
+def _heats(schedule: str, targets: Targets) -> bool:
+    """Whether a temperature that changes means something: a number has none, and `per_sample` reads a softmax."""
+    return targets == "labels" and schedule != "per_sample"
 
 
 def _choices() -> dict[str, list[str]]:

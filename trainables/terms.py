@@ -1,7 +1,7 @@
 """How do the terms of a recipe become one loss? Made ready for the shapes at hand, then computed batch by batch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from search_spaces import KdnasError, tap_shapes
 from trainables.bank import Bank, Batch
 from trainables.ensembles import combine
-from trainables.losses import LOSSES, Answer, Loss, Projector, Setting, check_feature
+from trainables.losses import LOSSES, Answer, Loss, Projector, Setting, check_feature, check_targets, named
 from trainables.losses.reuse import ReusedClassifier
 from trainables.matching import MATCHES
 from trainables.recipe import Recipe, Term
+from trainables.tasks.base import Targets
 from trainables.weighting import TEMPERATURES, WEIGHTINGS, sample_losses
 
 # Names of modules beside the numbers of the terms.
@@ -29,18 +30,23 @@ class Read:
     teacher: tuple[str, ...] = ()
 
 
-def make_ready(model: nn.Module, bank: Bank, recipe: Recipe) -> tuple[tuple[Read, ...], nn.ModuleDict]:
+def make_ready(
+    model: nn.Module, bank: Bank, recipe: Recipe, targets: Targets = "classes"
+) -> tuple[tuple[Read, ...], nn.ModuleDict]:
     """What each term reads, and the modules that are trained beside the student and dropped afterwards.
 
     The modules: `0` the projector of term 0, `0_loss` its own weights, `weighting`, `temperature`.
 
     Raises:
-        KdnasError: an unknown loss, or taps that model, bank or loss do not have or cannot compare.
+        KdnasError: an unknown loss or one that is not for such targets, or taps that model, bank or loss do not have
+            or cannot compare.
     """
     parts, reads = nn.ModuleDict(), []
     bank_shapes = {name: array.shape[2:] for name, array in bank.taps.items()}
-    for index, term in enumerate(recipe.terms):
+    for index, given in enumerate(recipe.terms):
+        term = replace(given, loss=named(given.loss, targets))
         loss = LOSSES[term.loss]
+        check_targets(term.loss, loss, targets)
         own = _student_shapes(model, bank, term) if loss.feature or loss.several else {}
         read = read_of(term, own, bank_shapes)
         reads.append(read)
@@ -74,6 +80,7 @@ def distilled(
     *,
     progress: float,
     size: float,
+    targets: Targets = "classes",
 ) -> list[Tensor]:
     """The losses of one batch, each with its weight: on the labels first, then a term each; scalars.
 
@@ -87,6 +94,7 @@ def distilled(
         parts: from `make_ready`.
         progress: 0 at the first step, 1 at the last.
         size: parameters of the student over those of the teacher.
+        targets: of the task.
     """
     start, end = recipe.temperature.start, recipe.temperature.end
     mixing = start if recipe.temperature.adapts else recipe.temperature.at(progress)
@@ -97,6 +105,7 @@ def distilled(
         recipe.ensemble,
         recipe.teacher_shares,
         student=logits.detach(),
+        targets=targets,
     )
     temperature: float | Tensor = mixing
     if recipe.temperature.schedule == "per_sample":

@@ -29,4 +29,5 @@ SAMPLERS: Registry[type] = Registry(
     ("reinforce", Reinforce),
     ("predictor", Predictor),
     ("advised", Advised),
+    needs=("make",),
 )

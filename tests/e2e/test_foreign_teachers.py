@@ -1,4 +1,4 @@
-"""Do teachers that are no PyTorch networks carry a whole search: an ONNX file, and stored predictions?"""
+"""Do teachers that are no PyTorch networks carry a whole search: an ONNX file, stored predictions, a function?"""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from e2e.launch import config_file, kdnas, lines
+from e2e.test_own_task import OWN
 from torch import nn
 
 from kdnas_ray.onnx_files import write_onnx
@@ -60,3 +61,27 @@ def test_search_with_a_teacher_from_a_file_ends_with_a_report_and_can_be_resumed
     assert again.returncode == 0, again.stdout + again.stderr
     assert "read from the cache" in again.stdout
     assert len([row for row in lines(tmp_path / "run" / "candidates.jsonl") if row["state"] != "rejected"]) == 3
+
+
+def test_function_that_answers_values_in_their_own_units_carries_a_search(tmp_path):
+    answers = "\n\ndef sizes(images):\n    lit = images[:, 0] > 100\n"
+    answers += "    return np.stack([lit.any(axis=1).sum(axis=1), lit.any(axis=2).sum(axis=1)], axis=1)\n"
+    (tmp_path / "squares.py").write_text(OWN + answers)
+    changes = {
+        "task": {"name": "squares:Squares", "samples": 400},
+        "teachers": [{"name": "callable", "function": "squares:sizes"}],
+        "recipes": {"name": "simple", "hints": [False], "learning_rate": [0.01, 0.05]},
+        "scheduler": {"name": "full", "max_epochs": 12},
+        "constraints": {"params": 5000},
+        "budget": {"trials": 2},
+        "retrain": {"top": 1, "seeds": 1},
+        "labels": 0.1,
+        "tracking": {"enabled": False},
+    }
+    done = kdnas("search", config_file(tmp_path, **changes), "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "validation R² 1.0000" in done.stdout
+    assert "in the values' own units" in done.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["teacher"]["accuracy"] == pytest.approx(1)
+    assert summary["best"]["test_accuracy"] > 0.5

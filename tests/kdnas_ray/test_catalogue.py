@@ -5,6 +5,7 @@ import pytest
 from kdnas_ray.catalogue import CATALOGUE, catalogue
 from kdnas_ray.cli import KINDS
 from search_spaces import KdnasError
+from search_spaces.registry import missing
 
 
 def test_kinds_when_listed_then_the_command_line_knows_the_same():
@@ -26,6 +27,14 @@ def test_entries_when_described_then_have_a_name_and_a_one_line_summary(kind):
 def test_methods_when_described_then_name_their_source_with_its_year(kind):
     for row in catalogue(kind):
         assert any(character.isdigit() for character in row["source"]), row["name"]
+
+
+@pytest.mark.parametrize("kind", ["spaces", "tasks", "recipes", "samplers", "schedulers"])
+def test_entries_have_what_is_asked_of_a_users_own(kind):
+    registry = CATALOGUE[kind]
+    assert registry.needs
+    for name, entry in registry.items():
+        assert missing(entry, registry.needs) == "", name
 
 
 def test_kind_when_misspelt_then_suggests_and_lists():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -603,3 +604,64 @@ def test_students_train_as_in_int8_where_a_device_computes_so_unless_told_otherw
         config = read({"devices": devices, "recipes": {"name": recipes, "quantised": asked}})
         assert config.recipes.quantised is expected
         assert read(config.resolved()).recipes.quantised is expected
+
+
+OWN = """
+from dataclasses import dataclass
+
+from trainables.tasks import DigitsTask
+
+
+@dataclass(frozen=True)
+class Half(DigitsTask):
+    share: float = 0.5
+"""
+
+
+@pytest.fixture
+def own_task(tmp_path, monkeypatch) -> str:
+    """Import path of a task of the user's in the working folder."""
+    (tmp_path / "halves.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield "halves:Half"
+    sys.modules.pop("halves", None)
+
+
+def test_own_task_when_named_by_import_path_then_takes_its_options_and_comes_back(own_task):
+    config = read({"task": {"name": own_task, "share": 0.25}})
+    assert (type(config.task).__name__, config.task.share) == ("Half", 0.25)
+    assert config.resolved()["task"]["name"] == own_task
+    assert read(config.resolved()) == config
+    assert SearchConfig(task=config.task).task is config.task
+    jsonschema.validate({"task": own_task}, json_schema())
+    jsonschema.validate({"task": {"name": own_task, "share": 0.25}}, json_schema())
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("halves:Whole", "has no such name"),
+        ("thirds:Half", "cannot be imported"),
+        ("halves:DigitsTask.load", "is no task"),
+    ],
+)
+def test_own_task_when_it_cannot_be_one_then_says_why(own_task, name, problem):
+    error = refusal({"task": name})
+    assert (error.field, error.value) == ("task", name)
+    assert problem in error.problem
+
+
+def test_own_task_when_an_option_is_unknown_then_is_refused(own_task):
+    error = refusal({"task": {"name": own_task, "shore": 1}})
+    assert (error.field, error.problem) == ("task.shore", "unknown key")
+    assert "did you mean 'share'?" in error.remedy
+
+
+def test_recipes_when_targets_are_labels_then_hold_what_suits_and_refuse_the_rest(tmp_path):
+    task = {"name": "images", "path": str(tmp_path / "x.parquet"), "targets": "labels"}
+    config = read({"task": task, "recipes": "standard"})
+    assert config.recipes.losses == ("binary_kd",)
+    assert read(config.resolved()) == config
+    assert refusal({"task": task, "recipes": {"losses": ["kd", "dist"]}}).field == "recipes.losses"
+    assert refusal({"task": {**task, "targets": "tags"}}).field == "task.targets"

@@ -1,6 +1,8 @@
 """Specification of `kdnas_ray.prepare`: what cannot work is refused before any work starts."""
 
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -429,3 +431,40 @@ def test_space_when_it_raises_then_is_refused_by_method_before_any_work(method, 
     with pytest.raises(KdnasError, match=rf"Raising\.{method} raises .*{word}") as caught:
         check_space(Raising(method), (1, 8, 8), 10, 0)
     assert (caught.value.field, caught.value.exit_code) == ("space", 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        (("bank.top_k=2",), "bank.top_k"),
+        (("prefilter=grasp",), "prefilter.judge"),
+        (("objectives=[val_accuracy, snip]", "sampler=nsga2"), "objectives"),
+    ],
+)
+def test_plan_when_targets_are_labels_then_what_reads_classes_is_refused(overrides, field, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    task = "task=examples.own_tasks:TaggedDigits"
+    planned(task, "prefilter=naswot")
+    assert refusal(task, *overrides).field == field
+
+
+WRONG = """
+from dataclasses import dataclass
+
+from trainables.tasks import DigitsTask
+from trainables.tasks.base import Regression
+
+
+@dataclass(frozen=True)
+class Numbers(Regression, DigitsTask):
+    pass
+"""
+
+
+def test_plan_when_an_own_task_loads_labels_of_another_kind_then_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "wrong_numbers.py").write_text(WRONG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    error = refusal("task=wrong_numbers:Numbers", "bank.cache=cache")
+    assert error.field == "task"
+    assert "where targets are values, labels are [N, 10] float32" in error.remedy

@@ -123,3 +123,9 @@ def test_resnet_point_refuses_what_does_not_exist(name, width, field):
     with pytest.raises(KdnasError) as caught:
         resnet_point(name, width)
     assert caught.value.field == field
+
+
+def test_inputs_of_one_pixel_get_kernels_of_one():
+    model = build_resnet(resnet_architecture(4, (4, 8), (1, 1)), (10, 1, 1), 2)
+    assert {module.kernel_size for module in model.modules() if isinstance(module, torch.nn.Conv2d)} == {(1, 1)}
+    assert model(torch.zeros(3, 10, 1, 1)).shape == (3, 2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainables.alignment import UNKNOWN
 from trainables.ensembles import ENSEMBLES, combine
 
 RNG = np.random.default_rng(1)
@@ -107,3 +108,24 @@ def test_shares_leave_a_teacher_out_or_weigh_it():
 def test_one_teacher_answers_as_it_is():
     logits = torch.tensor(LOGITS[:1])
     assert torch.equal(combine(logits, torch.tensor(LABELS), 3.0, "entropy"), logits[0])
+
+
+def test_combined_answer_to_labels_has_the_mean_probability_of_each_label():
+    logits, heat = torch.tensor(LOGITS), 2.0
+    found = combine(logits, torch.zeros(4, 5), heat, targets="labels")
+    expected = torch.sigmoid(logits / heat).mean(dim=0)
+    torch.testing.assert_close(torch.sigmoid(found / heat), expected)
+
+
+def test_combined_answer_to_values_is_the_mean_by_shares():
+    logits = torch.tensor(LOGITS)
+    found = combine(logits, torch.zeros(4, 5), 1.0, shares=(1.0, 3.0, 0.0), targets="values")
+    torch.testing.assert_close(found, 0.25 * logits[0] + 0.75 * logits[1])
+
+
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_answer_is_never_unknown_where_targets_are_labels_or_values(targets):
+    far = torch.tensor([[[UNKNOWN, 1.0]]])
+    student = torch.ones(1, 2)
+    assert torch.equal(combine(far, torch.zeros(1, 2), 1.0, student=student, targets=targets), far[0])
+    assert not torch.equal(combine(far, torch.zeros(1, dtype=torch.long), 1.0, student=student), far[0])

@@ -18,7 +18,7 @@ from trainables.ensembles import ENSEMBLES
 from trainables.loop import DivergedError, Normalise, evaluate, start, train
 from trainables.losses import LOSSES, Loss
 from trainables.recipe import Recipe, Temperature, Term
-from trainables.tasks.base import Split, keep_labels
+from trainables.tasks.base import MultiLabel, Regression, Split, keep_labels
 
 KD = Recipe(learning_rate=0.1, batch_size=32)
 HINTED = dataclasses.replace(KD, terms=(Term("kd"), Term("hint", 0.5, "stage2")))
@@ -195,7 +195,7 @@ def test_start_raises_when_there_are_shares_for_other_teachers_than_the_bank_hol
     assert caught.value.field == "recipe.teacher_shares"
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.suits("classes")])
 def test_every_loss_falls_when_trained_at_its_usual_weight(name, begin, go):
     # Alpha 1 for logits: what the student learns of the classes comes from the loss.
     loss = LOSSES[name]
@@ -508,3 +508,68 @@ def test_guess_is_the_most_likely_class_of_the_teachers_mean(few):
     known = batch.labels >= 0
     assert torch.equal(guessed.labels[known], batch.labels[known])
     assert torch.equal(guessed.labels[~known], batch.logits[0].argmax(dim=1)[~known])
+
+
+# The digits once more: as labels (one of ten each), and as values (the digit, and whether it is even).
+HEADS = {"labels": (MultiLabel(), 10, 0.1), "values": (Regression(), 2, 0.05)}
+
+
+def as_targets(split: Split, targets: str) -> Split:
+    if targets == "labels":
+        return Split(split.images, np.eye(10, dtype=np.float32)[split.labels])
+    numbers = np.stack([split.labels / 3 - 1.5, 1 - 2 * (split.labels % 2)], axis=1)
+    return Split(split.images, numbers.astype(np.float32))
+
+
+@pytest.fixture(params=HEADS)
+def head(request, data, task, normalise):
+    """Trains a student by a recipe on labels or values; with a share of the labels, and a teacher of the kind."""
+    targets = request.param
+    goal, outputs, rate = HEADS[targets]
+    train_split, validation = (as_targets(part, targets) for part in (data.train, data.validation))
+
+    def network(width: int) -> nn.Module:
+        torch.manual_seed(width)
+        return build_resnet(resnet_architecture(width, (width, 2 * width), (1, 1)), (1, 8, 8), outputs)
+
+    def learn(model, recipe, bank, peer=None, epochs=12):
+        training = start(model, recipe, bank, seed=0, total_epochs=epochs, peer=peer, targets=targets)
+        return train(training, bank, validation, goal, normalise, epochs)
+
+    plain = banks.build(train_split, [], normalise, augmentation=task.augmentation, views=2, seed=0)
+    teacher = network(16)
+    learn(teacher, dataclasses.replace(PLAIN, learning_rate=rate), plain)
+
+    def run(recipe, share=1.0):
+        kept = keep_labels(train_split, share, [""] * outputs, seed=0)
+        bank = banks.build(
+            kept, [teacher], normalise, augmentation=task.augmentation, views=2, seed=0, taps=("stage2",)
+        )
+        recipe = dataclasses.replace(recipe, learning_rate=rate)
+        return learn(network(8), recipe, bank, network(9) if recipe.mutual else None)
+
+    run.targets = targets
+    return run
+
+
+def test_student_learns_labels_and_values_by_plain_kd_hints_and_from_a_peer(head):
+    for recipe in (PLAIN, KD, HINTED, dataclasses.replace(KD, mutual=1.0)):
+        curve = head(recipe)
+        assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+        assert curve[-1]["val_accuracy"] > 0.6
+
+
+def test_teacher_teaches_what_labels_and_values_are_missing(head):
+    taught, alone = (head(recipe, share=0.05)[-1]["val_accuracy"] for recipe in (KD, PLAIN))
+    assert taught > alone
+
+
+def test_loss_on_classes_is_refused_where_targets_are_labels_or_values(head):
+    with pytest.raises(KdnasError, match=f"not for a task whose targets are {head.targets}"):
+        head(dataclasses.replace(KD, terms=(Term("dkd"),)))
+
+
+def test_every_loss_for_labels_or_values_falls(head):
+    for name in [name for name, loss in LOSSES.items() if head.targets in loss.targets]:
+        curve = head(dataclasses.replace(KD, alpha=0.5, terms=(Term(name),)))
+        assert curve[-1]["train_loss"] < curve[0]["train_loss"]

@@ -168,3 +168,23 @@ def test_activation_boundary_is_the_squared_hinge_on_the_teachers_side_of_each_n
 def test_activation_boundary_is_zero_beyond_the_margin_and_counts_a_teachers_zero_as_silent():
     assert value("activation_boundary", fs=np.where(FT > 0, 1.5, -1.0)) == 0
     assert value("activation_boundary", fs=np.ones_like(FS), ft=np.zeros_like(FT)) == 4
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_binary_kd_is_the_summed_divergence_of_each_labels_yes_and_no(temperature):
+    p, q = (1 / (1 + np.exp(-x / temperature)) for x in (T, S))
+    expected = temperature**2 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(axis=1).mean()
+    assert value("binary_kd", temperature) == pytest.approx(expected)
+
+
+def test_output_mse_is_the_mean_squared_error_to_the_teacher():
+    assert value("output_mse") == pytest.approx(((S - T) ** 2).mean())
+
+
+def test_output_bounded_counts_the_error_of_samples_where_the_student_is_worse_than_the_teacher():
+    truth = RNG.normal(size=S.shape)
+    truth[0] = np.nan  # without label
+    own, other = ((x - truth) ** 2 for x in (S, T))
+    rows = np.where(own.mean(axis=1) > other.mean(axis=1), own.mean(axis=1), 0.0)
+    assert 0 < (rows > 0).sum() < len(rows)
+    assert value("output_bounded", labels=truth) == pytest.approx(rows.mean())

@@ -8,7 +8,17 @@ import optuna
 import pytest
 
 from search_spaces import KdnasError, sample
-from trainables.recipe import RECIPES, Recipe, SimpleRecipes, Temperature, Term
+from trainables.recipe import (
+    RECIPES,
+    EveryRecipe,
+    Recipe,
+    SimpleRecipes,
+    StandardRecipes,
+    Temperature,
+    Term,
+    check_terms,
+    suited,
+)
 
 OTHER = Recipe(
     alpha=0.4,
@@ -212,3 +222,43 @@ def test_recipe_space_documents_its_source_and_every_option(recipes):
     assert "Source: " in text
     described = SimpleRecipes.__doc__ if "Args: as for `simple`." in text else text
     assert all(f"{field.name}: " in described for field in dataclasses.fields(recipes))
+
+
+def test_recipes_suited_to_classes_are_as_they_were(recipes):
+    assert suited(recipes, "classes") == recipes
+
+
+def test_presets_suited_to_labels_or_values_keep_what_means_something_there():
+    labels, values = (suited(StandardRecipes(), targets) for targets in ("labels", "values"))
+    assert (labels.losses, values.losses) == (("binary_kd",), ("output_mse",))
+    assert labels.hint_losses == values.hint_losses == ("hint", "similarity", "review")
+    assert (labels.schedules, values.schedules) == (("constant", "linear", "cosine"), ("constant",))
+    assert values.temperature[0] == values.temperature[1]
+    every = suited(EveryRecipe(), "labels")
+    assert every.ensembles == ("average", "random")
+    assert "confidence" not in every.weightings
+    assert "per_sample" not in every.schedules
+    for space in (labels, values, every):
+        targets = "values" if space is values else "labels"
+        assert suited(space, targets) == space
+        for seed in range(20):
+            check_terms(sample(space, random.Random(seed)), targets)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "targets"),
+    [
+        ({"losses": ("kd", "dkd")}, "recipes.losses", "labels"),
+        ({"losses": ("binary_kd",)}, "recipes.losses", "classes"),
+        ({"hint_losses": ("contrastive",)}, "recipes.hint_losses", "values"),
+        ({"ensembles": ("entropy",)}, "recipes.ensembles", "labels"),
+        ({"weightings": ("confidence",)}, "recipes.weightings", "values"),
+        ({"schedules": ("per_sample",)}, "recipes.schedules", "labels"),
+        ({"schedules": ("linear",)}, "recipes.schedules", "values"),
+    ],
+)
+def test_what_was_named_and_means_nothing_for_the_targets_is_refused(options, field, targets):
+    with pytest.raises(KdnasError, match="means nothing") as caught:
+        suited(SimpleRecipes(**options), targets)
+    assert caught.value.field == field
+    assert "choose among" in caught.value.remedy

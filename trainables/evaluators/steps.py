@@ -10,9 +10,9 @@ from trainables.bank import Batch
 from trainables.distill import Shared
 from trainables.ensembles import combine
 from trainables.loop import Normalise, hard_loss
-from trainables.losses import Answer
-from trainables.losses.logits import kd
+from trainables.losses import KD, LOSSES, Answer
 from trainables.schedules import between
+from trainables.tasks.base import Targets
 
 SHUFFLE = 0  # parts of the training samples are the same in every training
 
@@ -55,13 +55,15 @@ def distillation(logits: Tensor, batch: Batch, shared: Shared, alpha: float, tem
     hard = hard_loss(shared.task, logits, batch.labels)
     if len(batch.logits) == 0 or alpha == 0:
         return hard
-    answer = combine(batch.logits, batch.labels, temperature, student=logits.detach())
-    return (1 - alpha) * hard + alpha * soft(logits, answer, temperature)
+    targets = shared.task.targets
+    answer = combine(batch.logits, batch.labels, temperature, student=logits.detach(), targets=targets)
+    return (1 - alpha) * hard + alpha * soft(logits, answer, temperature, targets)
 
 
-def soft(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KD loss between logits `[batch, classes]`, scalar."""
-    return kd(Answer(student, student), Answer(teacher, teacher), teacher.argmax(dim=1), temperature)
+def soft(student: Tensor, teacher: Tensor, temperature: float, targets: Targets = "classes") -> Tensor:
+    """The task's plain KD loss between outputs `[batch, K]`, scalar."""
+    function = LOSSES[KD[targets]].function
+    return function(Answer(student, student), Answer(teacher, teacher), teacher.argmax(dim=1), temperature)
 
 
 def rate(peak: float, progress: float) -> float:

@@ -118,7 +118,7 @@ def train_supernet(shared: Shared, settings: OneShot, seed: int) -> tuple[dict[s
         losses[0].backward()
         for architecture in (smallest, *(sample(shared.space, rng) for _ in range(settings.paths))):
             net.set(architecture)
-            losses.append(soft(net(images), answer.detach(), settings.temperature))
+            losses.append(soft(net(images), answer.detach(), settings.temperature, shared.task.targets))
             losses[-1].backward()
         for parameter in optimizer.parameters:
             if parameter.grad is not None:

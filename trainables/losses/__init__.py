@@ -25,6 +25,7 @@ from trainables.losses.learned import (
     Variational,
 )
 from trainables.losses.logits import (
+    binary_kd,
     dist,
     dkd,
     dtkd,
@@ -34,10 +35,13 @@ from trainables.losses.logits import (
     label_smoothing,
     logits_mse,
     nkd,
+    output_bounded,
+    output_mse,
     wsld,
 )
 from trainables.losses.relations import correlation, pkt, rkd_angle, rkd_distance, similarity
 from trainables.losses.reuse import ReusedClassifier
+from trainables.tasks.base import Targets
 
 LOSSES: Registry[Loss] = Registry(
     "loss",
@@ -51,6 +55,9 @@ LOSSES: Registry[Loss] = Registry(
     ("logits_mse", Loss(logits_mse, by_sample=True)),
     ("label_free", Loss(label_free, by_sample=True)),
     ("label_smoothing", Loss(label_smoothing, by_sample=True)),
+    ("binary_kd", Loss(binary_kd, by_sample=True, targets=("labels",))),
+    ("output_mse", Loss(output_mse, by_sample=True, targets=("values",))),
+    ("output_bounded", Loss(output_bounded, by_sample=True, targets=("values",))),
     ("class_similarity", Loss(ClassSimilarity, learned=True)),
     ("hint", Loss(hint, feature=True, projected=True)),
     ("normalised_hint", Loss(normalised_hint, feature=True, projected=True)),
@@ -71,11 +78,36 @@ LOSSES: Registry[Loss] = Registry(
     ("rkd_angle", Loss(rkd_angle, feature=True, weight=50.0)),
     ("similarity", Loss(similarity, feature=True, weight=3000.0)),
     ("correlation", Loss(correlation, feature=True, weight=0.02)),
-    ("contrastive", Loss(Contrastive, feature=True, learned=True, weight=0.8)),
+    ("contrastive", Loss(Contrastive, feature=True, learned=True, weight=0.8, targets=("classes",))),
     ("pkt", Loss(pkt, feature=True, weight=30000.0)),
 )
 
-__all__ = ["LOSSES", "Answer", "Loss", "Projector", "Setting", "check_feature"]
+# What plain KD is where targets are of this kind: `kd` in a recipe stands for it.
+KD: dict[Targets, str] = {"classes": "kd", "labels": "binary_kd", "values": "output_mse"}
+
+__all__ = ["KD", "LOSSES", "Answer", "Loss", "Projector", "Setting", "check_feature", "check_targets", "named"]
+
+
+def named(name: str, targets: Targets) -> str:
+    """Name of the loss that a recipe means: `kd` is the task's own plain KD."""
+    return KD[targets] if name == "kd" else name
+
+
+def check_targets(name: str, loss: Loss, targets: Targets) -> None:
+    """Refuses a loss that means nothing for such targets.
+
+    Raises:
+        KdnasError: names the losses that do, of those that read the same.
+    """
+    if not loss.suits(targets):
+        fit = [other for other, its in LOSSES.items() if its.reads == loss.reads and its.suits(targets)]
+        fit = [*dict.fromkeys(["kd", *fit] if loss.reads == "logits" else fit)]
+        raise KdnasError(
+            f"the loss {name!r} is not for a task whose targets are {targets}",
+            field="recipe.terms.loss",
+            value=name,
+            remedy=f"choose among {', '.join(fit)}",
+        )
 
 
 def check_feature(name: str, tap: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:

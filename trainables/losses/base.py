@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.tasks.base import Targets
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -57,6 +59,8 @@ class Loss:
         last: it reads the tap `penultimate`, no other.
         maps: it reads maps `[batch, C, h, w]` only.
         weight: usual weight beside KD, as published or as toolboxes ship it; a recipe's weight multiplies it.
+        targets: kinds of targets that it is for; empty for its natural ones: classes alone where it reads logits
+            (softmax), all where it reads features.
     """
 
     function: Callable[..., Any]
@@ -68,6 +72,11 @@ class Loss:
     maps: bool = False
     last: bool = False
     weight: float = 1.0
+    targets: tuple[Targets, ...] = ()
+
+    def suits(self, targets: Targets) -> bool:
+        """Whether it is for tasks with such targets."""
+        return targets in self.targets if self.targets else targets == "classes" or self.reads != "logits"
 
     @property
     def reads(self) -> str:

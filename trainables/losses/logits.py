@@ -259,6 +259,73 @@ def dtkd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -
     return ((heat_t * heat_s).squeeze(1) * _divergences(soft_s, soft_t)).mean()
 
 
+def binary_kd(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """KD for tasks with any number of labels a sample: each label's probability is matched alone; scalar.
+
+    `T^2 * sum_k KL(b(t_k / T) || b(s_k / T))` with `b(x) = (sigmoid(x), 1 - sigmoid(x))`, mean over the batch; summed
+    over the labels as the loss on the true ones. A softmax would make labels compete that may hold together.
+
+    Source: Yang 2023, Multi-Label Knowledge Distillation, section 3.2 (MLD, there at T = 1); T as in Hinton 2015.
+
+    Args:
+        student: logits `[batch, labels]`.
+        teacher: logits `[batch, labels]`.
+        labels: not used.
+        temperature: above 0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    s, t = student.logits / temperature, teacher.logits.detach() / temperature
+    on, off = F.logsigmoid(t), F.logsigmoid(-t)
+    divergence = on.exp() * (on - F.logsigmoid(s)) + off.exp() * (off - F.logsigmoid(-s))
+    return temperature**2 * divergence.sum(dim=1).mean()
+
+
+def output_mse(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """KD for tasks whose targets are numbers: mean squared error to the teacher's output; scalar.
+
+    Source: Saputra 2019, Distilling Knowledge From a Deep Pose Regressor Network, eq. 2 (the plain imitation loss).
+
+    Args:
+        student: outputs `[batch, targets]`.
+        teacher: outputs `[batch, targets]`.
+        labels: not used.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    return F.mse_loss(student.logits, teacher.logits.detach())
+
+
+def output_bounded(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """Squared error to the truth of those samples where the student is worse than its teacher, else nothing; scalar.
+
+    The teacher's error is a bound that the student is to keep, its output is no target: it may be any number. Mean over
+    the batch; samples without label count as 0.
+
+    Source: Chen 2017, Learning Efficient Object Detection Models with Knowledge Distillation, section 3.3 (margin 0).
+
+    Args:
+        student: outputs `[batch, targets]`.
+        teacher: outputs `[batch, targets]`.
+        labels: the numbers `[batch, targets]`, NaN where there are none.
+        temperature: not used.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shapes(student.logits, teacher.logits)
+    there = labels == labels  # NaN alone differs from itself
+    truth = torch.where(there, labels, 0.0)
+    own, other = ((x - truth).square() * there for x in (student.logits, teacher.logits.detach()))
+    worse = own.mean(dim=1) > other.mean(dim=1)
+    return (own.mean(dim=1) * worse).mean()
+
+
 def _softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     soft_student, soft_teacher = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
     return _divergences(soft_student, soft_teacher).mean() * temperature**2

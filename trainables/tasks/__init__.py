@@ -4,7 +4,15 @@ from search_spaces import Registry
 from trainables.tasks.digits import DigitsTask
 from trainables.tasks.images import ImagesTask
 from trainables.tasks.speech import SpeechTask
+from trainables.tasks.table import TableTask
 
-TASKS: Registry[type] = Registry("task", ("digits", DigitsTask), ("images", ImagesTask), ("speech", SpeechTask))
+TASKS: Registry[type] = Registry(
+    "task",
+    ("digits", DigitsTask),
+    ("images", ImagesTask),
+    ("speech", SpeechTask),
+    ("table", TableTask),
+    needs=("load", "loss", "metric", "targets", "metric_name", "augmentation"),
+)
 
-__all__ = ["TASKS", "DigitsTask", "ImagesTask", "SpeechTask"]
+__all__ = ["TASKS", "DigitsTask", "ImagesTask", "SpeechTask", "TableTask"]

@@ -1,4 +1,4 @@
-"""How does any image classification data set on disk (Parquet or image folder) become a task?
+"""How does any image data set on disk (Parquet or image folder) become a task?
 
 The reading goes through Hugging Face `datasets`, streamed: nothing is copied into its cache, and only the
 records that are used get decoded. Its builders are used directly because `load_dataset` reports every load
@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 
 from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
-from trainables.tasks.base import SPLIT_NAMES, Classification, Data, Split, assemble, choose, split
+from trainables.tasks.base import SPLIT_NAMES, AnyTargets, Data, Split, Targets, assemble, choose, split, standardised
+from trainables.tasks.targets import labels_of, numbers_of
 
 CROP_AND_FLIP = Augmentation(crop=2, flip=True)
 MAX_PIXELS = 50_000_000
@@ -33,8 +34,11 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff",
 
 
 @dataclass(frozen=True)
-class ImagesTask(Classification):
+class ImagesTask(AnyTargets):
     """Any image data set: a Parquet file, a folder of Parquet files, or a folder with a subfolder a class.
+
+    Labels (tags) and values need Parquet: a list of names or numbers a sample, or a number (a list of equal length
+    where there are several). The shares of labels and values in the splits are left to chance.
 
     Source: Lhoest et al. 2021, Datasets: A Community Library for NLP (Hugging Face `datasets`).
 
@@ -43,6 +47,7 @@ class ImagesTask(Classification):
         test_path: where the test split is, if it is apart; `test` is then ignored.
         image_column: column of the images in Parquet.
         label_column: column of the labels in Parquet.
+        targets: `classes` (one a sample), `labels` (any number: a list a sample) or `values` (numbers).
         size: side in pixels; images are resized by their shorter side and cut to the central square.
         subset: use so many samples of `path`, drawn with every class keeping its share.
         validation: share of the samples that candidates are compared on.
@@ -54,6 +59,7 @@ class ImagesTask(Classification):
     test_path: Path | None = None
     image_column: str = "image"
     label_column: str = "label"
+    targets: Targets = "classes"
     size: int | None = None
     subset: int | None = None
     validation: float = 0.1
@@ -73,24 +79,29 @@ class ImagesTask(Classification):
             KdnasError: names the path, column or record that cannot be used.
         """
         source = _open(self.path, "task.path", self)
-        labels, classes = _labels(source)
+        labels, classes = _targets(source, self.targets)
         indices = self._chosen(labels, classes, seed)
         labels = labels[indices]
         records = list(_records(source, indices))
         if self.test_path is None:
             images = _decode(records, self.size)
             parts = split(images, labels, classes, validation=self.validation, test=self.test, seed=seed)
-            return assemble(*parts, classes)
+            return self._assembled(parts, classes)
         test_source = _open(self.test_path, "task.test_path", self)
-        test_labels = _relabelled(test_source, *_labels(test_source), classes)
+        test_labels = _relabelled(test_source, *_targets(test_source, self.targets), classes)
         # Decoded together: the two must agree in size and in the number of channels.
         images = _decode([*records, *_records(test_source, np.arange(len(test_labels)))], self.size)
         held_out = Split(images[len(labels) :].copy(), test_labels)
         images = images[: len(labels)]
-        return assemble(*split(images, labels, classes, validation=self.validation, test=held_out, seed=seed), classes)
+        parts = split(images, labels, classes, validation=self.validation, test=held_out, seed=seed)
+        return self._assembled(parts, classes)
+
+    def _assembled(self, parts: tuple[Split, Split, Split], classes: Sequence[str]) -> Data:
+        data = assemble(*parts, classes)
+        return standardised(data) if self.targets == "values" else data
 
     def _chosen(self, labels: np.ndarray, classes: Sequence[str], seed: int) -> np.ndarray:
-        if len(classes) < 2:
+        if self.targets == "classes" and len(classes) < 2:
             raise KdnasError(
                 f"all samples are of one class ({classes[0]!r})",
                 field="task.path",
@@ -107,6 +118,8 @@ class ImagesTask(Classification):
                 remedy=f"at most {len(labels)}, or null for all",
             )
         indices = choose(labels, self.subset, seed)
+        if self.targets != "classes":
+            return indices
         counts, drawn = (np.bincount(part, minlength=len(classes)) for part in (labels, labels[indices]))
         needed = 3 if self.test_path is None else 2
         rarest = int(np.where(counts >= needed, drawn, len(labels)).argmin())
@@ -241,13 +254,31 @@ def _quiet_scratch() -> Iterator[str]:
         logging.set_verbosity(level)
 
 
-def _labels(source: _Source) -> tuple[np.ndarray, list[str]]:
-    """Labels `[N]` int64 and the names of the classes."""
+def _targets(source: _Source, targets: Targets) -> tuple[np.ndarray, list[str]]:
+    """What is to be learned, `[N]` int64 or `[N, K]` float32, and the names of the outputs."""
     column, feature, values = source.label_column, None, []
     for chunk, feature in _chunks(source, column):  # noqa: B007
         values += chunk.to_pylist()
     if not values:
         raise source.refuse("holds no samples")
+    if targets == "classes":
+        return _labels(source, feature, values)
+    if source.folder:
+        raise source.refuse(
+            "an image folder gives every image one class, no labels or values",
+            "put the images into a Parquet file with a column for them, or set task.targets to classes",
+        )
+    try:
+        if targets == "values":
+            return numbers_of(values, column)
+        return labels_of(values, column, getattr(getattr(feature, "feature", None), "names", None))
+    except ValueError as error:
+        raise source.refuse(str(error), f"see task.targets, here {targets}") from error
+
+
+def _labels(source: _Source, feature: Any, values: list[Any]) -> tuple[np.ndarray, list[str]]:
+    """Labels `[N]` int64 and the names of the classes."""
+    column = source.label_column
     for number, value in enumerate(values):
         if not isinstance(value, (int, str)):
             kind = "no label" if value is None else f"a label of type {type(value).__name__}"
@@ -270,7 +301,9 @@ def _labels(source: _Source) -> tuple[np.ndarray, list[str]]:
 
 
 def _relabelled(source: _Source, labels: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Labels of the test split in the order of the training classes."""
+    """Targets of the test split in the order of the training data's outputs."""
+    if labels.ndim > 1:
+        return _reordered(source, labels, names, classes)
     unknown = sorted({names[label] for label in np.unique(labels)} - set(classes))
     if unknown:
         raise source.refuse(
@@ -279,6 +312,19 @@ def _relabelled(source: _Source, labels: np.ndarray, names: Sequence[str], class
         )
     place = {name: index for index, name in enumerate(classes)}
     return np.array([place.get(name, -1) for name in names], dtype=np.int64)[labels]
+
+
+def _reordered(source: _Source, targets: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Columns of `[N, K]` in the order of `classes`; 0 for a label that no test sample has."""
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise source.refuse(
+            f"holds labels or values that the training data lacks ({', '.join(unknown[:5])})",
+            f"the training data has: {', '.join(classes[:20])}",
+        )
+    found = np.zeros((len(targets), len(classes)), dtype=np.float32)
+    found[:, [classes.index(name) for name in names]] = targets
+    return found
 
 
 def _records(source: _Source, indices: np.ndarray) -> Iterator[_Record]:

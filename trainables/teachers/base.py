@@ -18,7 +18,7 @@ from search_spaces import KdnasError, first_line
 from trainables.files import whole_folder
 from trainables.loop import Point
 from trainables.model_files import load_student, save_student
-from trainables.tasks.base import Data
+from trainables.tasks.base import Data, Targets
 
 Say = Callable[[str], None]
 
@@ -55,6 +55,9 @@ class Known:
         classes: their names; empty where they are not known.
         content: what beside its weights decides what it says, for its digest.
         meta: what `load_student` needs to rebuild it; empty where it cannot be.
+        targets: what it answers for; None where that is not known.
+        target_mean: where targets are values: what its answers are free of; empty where they are in their own units.
+        target_std: where targets are values: what its answers were divided by; empty as above.
     """
 
     name: str
@@ -63,6 +66,9 @@ class Known:
     classes: tuple[str, ...] = ()
     content: tuple[Any, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    targets: Targets | None = None
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
 
 
 class KnownTeacher(Protocol):
@@ -100,10 +106,34 @@ def named(settings: KnownTeacher, own: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(map(str, settings.classes or own))
 
 
-def pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The uint8 images `[batch, C, H, W]` that were normalised, exactly: rounding is far finer than a level."""
+def pixels(images: Tensor, mean: Sequence[float], std: Sequence[float], *, table: bool = False) -> Tensor:
+    """The uint8 images `[batch, C, H, W]` that were normalised, exactly: rounding is far finer than a level.
+
+    The numbers of a table come back as float32, but for rounding.
+    """
     scale, shift = (images.new_tensor(value).view(1, -1, 1, 1) for value in (std, mean))
-    return (255 * (images * scale + shift)).round().clamp(0, 255).to(torch.uint8)
+    found = 255 * (images * scale + shift)
+    return found if table else found.round().clamp(0, 255).to(torch.uint8)
+
+
+def is_table(data: Data) -> bool:
+    """Whether the task's inputs are numbers of a table, not images of bytes."""
+    return data.train.images.dtype != np.uint8
+
+
+def check_images(data: Data, name: str) -> None:
+    """Refuses a table for a teacher that knows images alone.
+
+    Raises:
+        KdnasError: names the teachers that read tables.
+    """
+    if is_table(data):
+        raise KdnasError(
+            "it answers for images, and the task's inputs are the numbers of a table",
+            field="teachers.name",
+            value=name,
+            remedy="choose trained, folder, module, onnx or callable",
+        )
 
 
 def as_logits(answer: Any, batch: int, field: str, value: str) -> np.ndarray:

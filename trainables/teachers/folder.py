@@ -39,4 +39,13 @@ class FolderTeacher:
                 remedy="train a teacher on this task: `kdnas teacher train`",
             )
         name = str(self.path)
-        return Known(name, model, width_of(model, data, "folder"), named(self, meta["classes"]), meta=meta)
+        return Known(
+            name,
+            model,
+            width_of(model, data, "folder"),
+            named(self, meta["classes"]),
+            meta=meta,
+            targets=meta.get("targets", "classes"),
+            target_mean=tuple(meta.get("target_mean", ())),
+            target_std=tuple(meta.get("target_std", ())),
+        )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from search_spaces import ForeignModel, KdnasError, first_line
 from trainables.tasks.base import Data
-from trainables.teachers.base import Known, named, pixels, width_of
+from trainables.teachers.base import Known, check_images, named, pixels, width_of
 
 FIELD = "teachers.model"
 UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls a class that nobody named
@@ -64,6 +64,7 @@ class HuggingFaceTeacher:
                 value="huggingface",
                 remedy='pip install "kdnas_ray[huggingface]"',
             )
+        check_images(data, "huggingface")
         network, scale = _load(self.model)
         answers = _Logits(network, data, scale)
         for tap, path in self.taps.items():

@@ -1,10 +1,12 @@
 """How is a teacher obtained: from the cache, from its files, or trained now?"""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +14,11 @@ from torch import nn
 
 from search_spaces import KdnasError, Shape, first_line, tap_shapes
 from trainables import bank as banks
-from trainables.alignment import Aligned, Alignment, align
+from trainables.alignment import Aligned, Alignment, Rescaled, align, check_whole
 from trainables.loop import Normalise, evaluate
 from trainables.opaque import opaque_part
-from trainables.tasks.base import Data, Task
+from trainables.tasks import TASKS
+from trainables.tasks.base import Data, Targets, Task
 from trainables.teachers.base import Known, KnownTeacher, Say, Teacher, read_teacher, save_teacher, weights_digest
 from trainables.teachers.trained import AssistantTeacher, TrainedTeacher, its_teacher, network, train_teacher
 
@@ -23,17 +26,18 @@ TeacherSettings = TrainedTeacher | KnownTeacher
 PROBED = 64  # validation images whose answers take part in a digest
 
 
-def build_teacher(settings: TeacherSettings, data: Data) -> nn.Module:
+def build_teacher(settings: TeacherSettings, data: Data, targets: Targets = "classes") -> nn.Module:
     """The teacher's network as far as it is known before any training: for sizes, classes and taps.
 
     It answers for the task's classes; what of its own classes that are is in its `alignment` where it is an `Aligned`.
+    Where targets are labels or values it answers for all of them, values standardised as the data are.
 
     Raises:
         KdnasError: it cannot be built, or what it answers does not fit the task.
     """
     if isinstance(settings, TrainedTeacher):
         return network(settings, data.shape, len(data.classes))
-    return _matched(*_read(settings, data))
+    return _matched(*_read(settings, data, targets), data, targets)
 
 
 def check_taps(
@@ -85,7 +89,7 @@ def obtain(
     """
     if not isinstance(settings, TrainedTeacher):
         return _known_teacher(settings, data, task, say)
-    parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed]
+    parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed, *_own_code(task)]
     if isinstance(settings, AssistantTeacher):
         parts.append(its_teacher(previous).digest)
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -106,31 +110,64 @@ def obtain(
 
 
 def _known_teacher(settings: KnownTeacher, data: Data, task: Task, say: Say) -> Teacher:
-    known, alignment = _read(settings, data)
-    model, normalise = _matched(known, alignment), Normalise(data.mean, data.std)
-    if alignment.remark():
-        say(f"Teacher {known.name}: {alignment.remark()}.")
+    known, alignment = _read(settings, data, task.targets)
+    model, normalise = _matched(known, alignment, data, task.targets), Normalise(data.mean, data.std)
+    remarks = [alignment.remark(task.targets)]
+    if task.targets == "values" and not known.target_std:
+        remarks.append("its answers are read in the values' own units")
+    if any(remarks):
+        say(f"Teacher {known.name}: {'; '.join(filter(None, remarks))}.")
     _, accuracy = evaluate(model, data.validation, task, normalise)
-    if known.meta and alignment.straight:
+    if known.meta and model is known.model:
         return Teacher(known.name, model, weights_digest(model), accuracy, meta=known.meta)
     # A network of ours is kept with its weights, not with how its classes are matched.
     digest = _answers_digest(known, alignment, data, normalise)
     return Teacher(known.name, model, digest, accuracy)
 
 
-def _read(settings: KnownTeacher, data: Data) -> tuple[Known, Alignment]:
+def _read(settings: KnownTeacher, data: Data, targets: Targets) -> tuple[Known, Alignment]:
     known = settings.read(data)
-    return replace(known, model=known.model.eval()), align(known.classes, known.width, data.classes, settings.mapping)
+    if known.targets not in (None, targets):
+        raise KdnasError(
+            f"it answers for {known.targets}, the task's targets are {targets}",
+            field="teachers",
+            value=known.name,
+            remedy=f"use a teacher for {targets}; stored answers as `logits`",
+        )
+    alignment = align(known.classes, known.width, data.classes, settings.mapping)
+    check_whole(alignment, data.classes, targets)
+    return replace(known, model=known.model.eval()), alignment
 
 
-def _matched(known: Known, alignment: Alignment) -> nn.Module:
-    return known.model if alignment.straight else Aligned(known.model, alignment).eval()
+def _matched(known: Known, alignment: Alignment, data: Data, targets: Targets) -> nn.Module:
+    model = known.model if alignment.straight else Aligned(known.model, alignment).eval()
+    if targets != "values":
+        return model
+    order, count = [source[0] for source in alignment.sources], len(data.classes)
+    own = [[part[index] for index in order] for part in (known.target_mean, known.target_std) if part]
+    mean, std = own or ([0.0] * count, [1.0] * count)
+    wanted = (list(data.target_mean), list(data.target_std)) if data.target_std else ([0.0] * count, [1.0] * count)
+    return model if (mean, std) == wanted else Rescaled(model, (mean, std), wanted).eval()
 
 
 def _answers_digest(known: Known, alignment: Alignment, data: Data, normalise: Normalise) -> str:
-    """Names what the teacher says: its weights or file, its classes, its taps, and what its code answers."""
+    """Names what the teacher says: its weights or file, its classes, its taps, its units, and what its code answers."""
     images = torch.from_numpy(np.array(data.validation.images[:PROBED]))
     with torch.inference_mode():
         answers = known.model(normalise(images)).half().numpy().tobytes()
-    parts = [weights_digest(known.model), known.content, alignment.sources, hashlib.sha256(answers).hexdigest()]
+    parts: list[Any] = [weights_digest(known.model), known.content, alignment.sources]
+    parts.append(hashlib.sha256(answers).hexdigest())
+    if data.target_std or known.target_std:
+        parts.append([known.target_mean, known.target_std, data.target_mean, data.target_std])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _own_code(task: Task) -> list[Any]:
+    """What else decides what a user's own task teaches: its options and the file with its loss; nothing for ours."""
+    if type(task) in TASKS.values():
+        return []
+    try:
+        code = hashlib.sha256(Path(inspect.getfile(type(task))).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # made in an interactive session
+        code = ""
+    return [type(task).__qualname__, repr(task), code]

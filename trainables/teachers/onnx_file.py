@@ -16,7 +16,7 @@ from torch import Tensor
 from search_spaces import KdnasError, first_line
 from trainables.opaque import Opaque
 from trainables.tasks.base import Data
-from trainables.teachers.base import Known, as_logits, file_digest, named, pixels, width_of
+from trainables.teachers.base import Known, as_logits, file_digest, is_table, named, pixels, width_of
 
 FIELD = "teachers.path"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
@@ -34,7 +34,7 @@ class OnnxTeacher:
     Args:
         path: the file.
         normalise: images of floating point have the training split's mean 0 and deviation 1 a channel; false for
-            pixels from 0 to 1.
+            pixels from 0 to 1, or for a table's own numbers, as `kdnas export` writes it.
         output: name of the output that holds the logits `[batch, classes]`; null for the only or first one.
         classes: names of its classes in the order of its logits; empty for those in its metadata, or where they are
             the task's, in its order.
@@ -63,7 +63,8 @@ class OnnxTeacher:
             )
         path = Path(self.path)
         content = (file_digest(path, FIELD, "name an ONNX file"), self.normalise, self.output)
-        model = OnnxModel(path, data.mean, data.std, normalise=self.normalise, output=self.output)
+        table = is_table(data)
+        model = OnnxModel(path, data.mean, data.std, normalise=self.normalise, output=self.output, table=table)
         return Known(str(path), model, width_of(model, data, "onnx"), named(self, model.classes()), content)
 
 
@@ -76,6 +77,7 @@ class OnnxModel(Opaque):
         std: their deviation.
         normalise: whether it reads normalised images.
         output: name of the logits; None for the first output.
+        table: whether the task's inputs are numbers of a table.
 
     Raises:
         KdnasError: ONNX Runtime cannot load it, or it has other inputs and outputs.
@@ -89,6 +91,7 @@ class OnnxModel(Opaque):
         *,
         normalise: bool = True,
         output: str | None = None,
+        table: bool = False,
     ) -> None:
         import onnxruntime
 
@@ -102,11 +105,13 @@ class OnnxModel(Opaque):
             raise _refused(path, f"ONNX Runtime cannot load it ({first_line(error)})", "name an ONNX file") from error
         super().__init__(params)
         self._session, self._path = session, path
-        self._mean, self._std, self._normalise = mean, std, normalise
+        self._mean, self._std, self._normalise, self._table = mean, std, normalise, table
         inputs, outputs = session.get_inputs(), [entry.name for entry in session.get_outputs()]
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in TYPES:
             found = ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs)
             raise _refused(path, f"its inputs are {found}", "it needs one, images [batch, C, H, W]")
+        if table and inputs[0].type == "tensor(uint8)":
+            raise _refused(path, "it reads bytes", "the task's inputs are numbers of a table: give one for float32")
         if output is not None and output not in outputs:
             raise KdnasError(
                 "it has no such output", field="teachers.output", value=output, remedy=f"known: {', '.join(outputs)}"
@@ -130,8 +135,8 @@ class OnnxModel(Opaque):
         kind, fixed = TYPES[self._input.type], self._input.shape[0]
         images = x
         if kind == np.uint8 or not self._normalise:
-            images = pixels(x, self._mean, self._std)
-            images = images if kind == np.uint8 else images.float() / 255
+            images = pixels(x, self._mean, self._std, table=self._table)
+            images = images if kind == np.uint8 or self._table else images.float() / 255
         asked = images.cpu().numpy().astype(kind)
         step = fixed if isinstance(fixed, int) else len(asked)  # a file may be made for one size of batch
         parts = [self._answer(asked[begin : begin + step], step) for begin in range(0, len(asked), step)]

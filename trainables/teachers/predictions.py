@@ -19,8 +19,8 @@ from torch import Tensor
 
 from search_spaces import KdnasError, first_line
 from trainables.opaque import Opaque
-from trainables.tasks.base import Data
-from trainables.teachers.base import Known, file_digest, named, pixels
+from trainables.tasks.base import Data, Targets
+from trainables.teachers.base import Known, check_images, file_digest, named, pixels
 
 FIELD = "teachers.path"
 KINDS = ("logits", "probabilities")
@@ -38,7 +38,7 @@ class PredictionsTeacher:
     it needs `bank.views: 1`.
 
     Args:
-        path: the file.
+        path: the file; `probabilities` where targets are classes alone.
         classes: names of the classes in the order of the numbers; empty where they are the task's, in its order.
         mapping: class of the teacher to class of the task, where the names differ.
     """
@@ -55,11 +55,15 @@ class PredictionsTeacher:
         Raises:
             KdnasError: the file cannot be read, or lacks samples of the task.
         """
+        check_images(data, "predictions")
         path = Path(self.path)
         content = file_digest(path, FIELD, REMEDY)
-        model = Predictions(*_read(path), data.mean, data.std)
+        ids, logits, kind = _read(path)
+        model = Predictions(ids, logits, data.mean, data.std)
         _check_complete(model, path, data)
-        return Known(str(path), model, model.width, named(self), (content,))
+        # Probabilities were read as those of classes: they sum to 1.
+        targets: Targets | None = "classes" if kind == "probabilities" else None
+        return Known(str(path), model, model.width, named(self), (content,), targets=targets)
 
 
 class Predictions(Opaque):
@@ -127,8 +131,8 @@ def write_predictions(path: Path | str, ids: Iterable[str], logits: Any) -> None
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Ids `[N]` uint64, ascending, and logits `[N, classes]` float32."""
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """Ids `[N]` uint64, ascending, logits `[N, classes]` float32, and which of `KINDS` the file holds."""
     try:
         with path.open("rb") as file:
             known = pyarrow.parquet.read_schema(file).names
@@ -155,7 +159,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
             remedy="give one answer a sample",
         )
     first = np.concatenate([[True], ~again])
-    return ids[first], logits[first]
+    return ids[first], logits[first], kinds[0]
 
 
 def _matrix(column: pyarrow.ChunkedArray) -> np.ndarray:

@@ -12,7 +12,7 @@ from search_spaces import SPACES, Architecture, KdnasError, ResNetSpace, Shape, 
 from search_spaces.resnet import BLOCKS, build_resnet, resnet_architecture
 from trainables import bank as banks
 from trainables.loop import DivergedError, Normalise, Training, start, train
-from trainables.model_files import restore_training, save_training
+from trainables.model_files import more_meta, restore_training, save_training
 from trainables.recipe import Recipe, Temperature
 from trainables.tasks.base import Data, Task
 from trainables.teachers.base import Say, Teacher, weights_digest
@@ -182,7 +182,7 @@ def train_teacher(
         data: the task's data; the test split is not read.
         task: loss and metric.
         seed: of its weights and sample order.
-        say: told the validation accuracy after every epoch; what it raises ends the training.
+        say: told the validation metric after every epoch; what it raises ends the training.
         checkpoint: file that is written after every epoch and that an interrupted training goes on from.
         previous: the teacher that an assistant learns from.
 
@@ -204,7 +204,7 @@ def train_teacher(
         views=settings.views,
         seed=seed,
     )
-    training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs)
+    training = start(model, settings.recipe(), bank, seed=seed, total_epochs=settings.epochs, targets=task.targets)
     if checkpoint is not None and restore_training(checkpoint, training):
         say(f"Training the {whom}: going on after epoch {training.epoch}")
     last = settings.last_epoch
@@ -220,7 +220,7 @@ def train_teacher(
             ) from error
         if checkpoint is not None and epoch < last:
             checkpoint = _kept(checkpoint, training, say)
-        say(f"Training the {whom}: epoch {epoch}/{last}, validation accuracy {point['val_accuracy']:.4f}")
+        say(f"Training the {whom}: epoch {epoch}/{last}, validation {task.metric_name} {point['val_accuracy']:.4f}")
     meta = {
         "space": {"name": SPACES.name_of(ResNetSpace), "stages": len(settings.widths)},
         "architecture": architecture.to_json(),
@@ -228,6 +228,7 @@ def train_teacher(
         "classes": list(data.classes),
         "mean": list(data.mean),
         "std": list(data.std),
+        **more_meta(task.targets, data),
     }
     accuracy = training.curve[-1]["val_accuracy"]
     name = "assistant" if assists else "trained"

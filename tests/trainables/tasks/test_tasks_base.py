@@ -7,9 +7,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, r2_score
 
 from search_spaces import KdnasError
-from trainables.tasks.base import Classification, Split, assemble, choose, keep_labels, split
+from trainables.tasks.base import (
+    Classification,
+    MultiLabel,
+    Regression,
+    Split,
+    assemble,
+    choose,
+    keep_labels,
+    known,
+    split,
+    standardised,
+)
 
 
 def numbered(counts: list[int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -162,3 +174,64 @@ def test_share_that_leaves_a_class_without_label_is_refused():
     assert caught.value.field == "labels"
     assert "'dog'" in caught.value.problem
     assert "0.12" in caught.value.remedy
+
+
+def tagged(samples: int, outputs: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that know something of 0 or 1 labels, both `[N, K]`."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(samples, outputs, generator=draw) < 0.3).float()
+    return labels + torch.randn(samples, outputs, generator=draw), labels
+
+
+@pytest.mark.parametrize("decimals", [6, 0])  # many equal logits with 0
+def test_mean_average_precision_is_that_of_scikit_learn(decimals):
+    logits, labels = tagged(200, 5)
+    logits = logits.round(decimals=decimals)
+    expected = average_precision_score(labels.numpy(), logits.numpy(), average="macro")
+    assert MultiLabel().metric(logits, labels) == pytest.approx(expected, abs=1e-9)
+
+
+def test_mean_average_precision_leaves_out_a_label_that_no_sample_has():
+    logits, labels = tagged(100, 3)
+    labels[:, 1] = 0
+    assert MultiLabel().metric(logits, labels) == pytest.approx(MultiLabel().metric(logits[:, ::2], labels[:, ::2]))
+    assert MultiLabel().metric(logits, labels * 0) == 0
+
+
+def test_mean_average_precision_of_one_answer_for_all_is_the_share_with_the_label():
+    labels = torch.tensor([[1.0], [0.0], [0.0], [0.0]])
+    assert MultiLabel().metric(torch.zeros(4, 1), labels) == pytest.approx(0.25)
+
+
+def test_r2_is_that_of_scikit_learn_and_never_below_0():
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randn(300, 2, generator=draw)
+    logits = labels + 0.5 * torch.randn(300, 2, generator=draw)
+    assert Regression().metric(logits, labels) == pytest.approx(r2_score(labels.numpy(), logits.numpy()), abs=1e-6)
+    assert Regression().metric(-logits, labels) == 0
+    assert Regression().metric(labels, torch.zeros_like(labels)) == 0  # a target that never varies
+
+
+def test_split_and_keep_labels_work_without_regard_to_labels_of_several_numbers():
+    images, _, _ = numbered([50, 50])
+    values = np.random.default_rng(0).normal(5, 3, (100, 2)).astype(np.float32)
+    parts = split(images, values, ["a", "b"], validation=0.2, test=0.2, seed=0)
+    assert [len(part) for part in parts] == [60, 20, 20]
+    assert all(np.array_equal(part.labels, values[numbers(part)]) for part in parts)
+    few = keep_labels(parts[0], 0.1, ["a", "b"], seed=0)
+    assert known(few.labels).sum() == 6
+    assert known(torch.from_numpy(few.labels)).sum() == 6
+    assert np.array_equal(few.labels[known(few.labels)], parts[0].labels[known(few.labels)])
+    assert len(choose(values, 30, seed=0)) == 30
+    with pytest.raises(KdnasError, match="none of its 60 labels"):
+        keep_labels(parts[0], 0.001, ["a", "b"], seed=0)
+
+
+def test_standardised_frees_values_of_the_training_splits_mean_and_deviation():
+    images, _, _ = numbered([50, 50])
+    values = np.random.default_rng(0).normal([5, -2], [3, 0], (100, 2)).astype(np.float32)
+    data = assemble(*split(images, values, ["a", "b"], validation=0.2, test=0.2, seed=0), ["a", "b"])
+    found = standardised(data)
+    assert found.train.labels.mean(axis=0) == pytest.approx(0, abs=1e-5)
+    assert found.train.labels.std(axis=0) == pytest.approx([1, 0], abs=1e-5)
+    assert found.test.labels * found.target_std + found.target_mean == pytest.approx(data.test.labels, abs=1e-5)

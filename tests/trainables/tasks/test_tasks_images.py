@@ -389,3 +389,39 @@ def test_shared_data_sets_are_read_and_look_as_they_are_known_to(name, mean):
     assert np.bincount(data.train.labels).sum() == 1800
     assert len(data.classes) == 10
     assert data.mean == pytest.approx(mean, abs=0.02)
+
+
+TAGS = [["cat"], [], ["cat", "dog"], ["dog"]] * 10
+
+
+def test_labels_are_read_from_a_list_of_names_a_record(tmp_path):
+    data = ImagesTask(greys(tmp_path / "a.parquet", TAGS), targets="labels").load(0)
+    assert data.classes == ("cat", "dog")
+    for part in (data.train, data.validation, data.test):
+        expected = [[float(name in TAGS[int(image[0, 0, 0])]) for name in data.classes] for image in part.images]
+        assert part.labels.tolist() == expected
+
+
+def test_labels_of_a_test_split_that_lies_apart_are_put_in_the_order_of_the_training_labels(tmp_path):
+    path = greys(tmp_path / "a.parquet", TAGS)
+    test_path = greys(tmp_path / "b.parquet", [["dog"], ["dog"], []])
+    data = ImagesTask(path, test_path=test_path, targets="labels", subset=20).load(0)
+    assert data.test.labels.tolist() == [[0, 1], [0, 1], [0, 0]]
+    assert len(data.train) + len(data.validation) == 20
+    stranger = greys(tmp_path / "c.parquet", [["bird"]])
+    assert "lacks (bird)" in refusal(ImagesTask(path, test_path=stranger, targets="labels"), "task.test_path")
+
+
+def test_values_are_read_and_standardised(tmp_path):
+    data = ImagesTask(greys(tmp_path / "a.parquet", [10.0 * n for n in range(40)]), targets="values").load(0)
+    assert data.classes == ("label",)
+    for part in (data.train, data.validation, data.test):
+        values = part.labels[:, 0] * data.target_std[0] + data.target_mean[0]
+        assert np.allclose(values, 10.0 * part.images[:, 0, 0, 0], atol=1e-3)
+
+
+def test_labels_of_an_image_folder_and_words_as_values_are_refused(tmp_path):
+    assert "no labels or values" in refusal(ImagesTask(folder(tmp_path / "f"), targets="labels"), "task.path")
+    path = greys(tmp_path / "a.parquet", ["cat", "dog"] * 20)
+    assert "record 0 has something else" in refusal(ImagesTask(path, targets="values"), "task.path")
+    assert "record 0 has no list" in refusal(ImagesTask(path, targets="labels"), "task.path")
