@@ -1,7 +1,6 @@
 """How long does one operator take on this machine? Several copies side by side, less what the call itself takes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,10 +78,10 @@ def _sides(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _module(operator: Operator) -> nn.Module:
     if operator.kind in CONVOLUTIONS:
-        kernel, stride, _ = zip(*_sides(operator), strict=True)
-        padding: Any = tuple(side // 2 for side in kernel)  # mypy cannot know that there are two
-        inner, outer = operator.shape[:2]
-        conv = nn.Conv2d(inner, outer, kernel, stride, padding, groups=operator.shape[4])
+        channels, out, _, _, groups, *_ = operator.shape
+        (high, high_stride, _), (wide, wide_stride, _) = _sides(operator)
+        kernel, stride, padding = (high, wide), (high_stride, wide_stride), (high // 2, wide // 2)
+        conv = nn.Conv2d(channels, out, kernel, stride, padding, groups=groups)
         return nn.Sequential(conv, nn.ReLU())  # part of the convolution on every runtime
     if operator.kind == "linear":
         return nn.Linear(operator.shape[-2], operator.shape[-1])

@@ -159,6 +159,21 @@ def test_calibrate_when_networks_are_measured_then_writes_a_profile_and_says_how
     assert json.loads(out)["unseen"][0]["networks"] == 10
 
 
+def test_calibrate_when_a_space_has_one_network_then_it_has_no_rank_correlation(kdnas, monkeypatch):
+    def timer(model: Any, *_: Any, **settings: Any) -> Callable[[], Latency]:
+        took = 0.05 + 1e-5 * sum(parameter.numel() for parameter in model.parameters())
+        return lambda: Latency(took, took, took, 20)
+
+    one = [{"space": "resnet", "networks": 1, "spearman": None, "median_error": 0.25}]
+    monkeypatch.setattr(calibrating, "timer", timer)
+    monkeypatch.setattr(calibrating, "report", lambda profile, unseen: one)
+    words = ["device", "calibrate", "--runtime", "eager", "--spaces", "nasbench201", *LEAST]
+    _, out, _ = kdnas(*words, "--out", "a.yaml")
+    assert out.splitlines()[0] == "resnet          1 networks not seen: Spearman –, median error 25.0%"
+    _, out, _ = kdnas(*words, "--out", "b.yaml", "--json")
+    assert json.loads(out)["unseen"] == one
+
+
 @pytest.mark.slow
 def test_calibrate_when_this_machine_is_measured_then_its_profile_tells_fast_from_slow(kdnas):
     code, out, _ = kdnas("device", "calibrate", "--runtime", "eager", *LEAST, "--json")
