@@ -34,6 +34,7 @@ class Squares(Regression):
 '''
 
 
+@pytest.mark.slow
 def test_own_task_in_the_working_folder_is_searched_and_its_student_exported(tmp_path):
     (tmp_path / "squares.py").write_text(OWN)
     path = config_file(
