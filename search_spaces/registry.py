@@ -100,13 +100,9 @@ def imported(path: str, field: str) -> Any:
     Raises:
         KdnasError: the module cannot be imported, or has no such name.
     """
-    module, _, name = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    module = path.partition(":")[0]
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        return located(path)
     except AttributeError as error:
         own = importlib.import_module(module) if module in sys.modules else None
         there = [known for known, value in vars(own).items() if inspect.isclass(value)] if own else []
@@ -123,6 +119,16 @@ def imported(path: str, field: str) -> Any:
             value=path,
             remedy="give package.module:Class, importable from here (the working folder is searched too)",
         ) from error
+
+
+def located(path: str) -> Any:
+    """What `package.module:name` names; the working folder is searched too. Raises whatever the import raises."""
+    module, _, name = path.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
     return found
 
 

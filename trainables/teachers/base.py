@@ -1,10 +1,7 @@
 """What is a teacher, and what do all teachers that exist already have in common?"""
 
 import hashlib
-import importlib
 import json
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import KdnasError, first_line
+from search_spaces.registry import located
 from trainables.files import whole_folder
 from trainables.loop import Point
 from trainables.model_files import load_student, save_student
@@ -157,11 +155,8 @@ def imported(path: str, field: str, remedy: str) -> Any:
     Raises:
         KdnasError: it cannot be imported.
     """
-    name, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(name), attribute)
+        return located(path)
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise not_importable(error, path, field, remedy) from error
 
