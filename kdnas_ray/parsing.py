@@ -103,6 +103,11 @@ class OnceLoader(yaml.SafeLoader):
 
 
 def validated(target: Any, value: Any, field: str) -> Any:
+    """The value as this type.
+
+    Raises:
+        KdnasError: it is none of it; `field` is where it stands.
+    """
     try:
         return TypeAdapter(_strict(target)).validate_python(value)
     except ValidationError as error:
@@ -110,6 +115,7 @@ def validated(target: Any, value: Any, field: str) -> Any:
 
 
 def refusal(error: ValidationError, target: Any, field: str) -> KdnasError:
+    """pydantic's error in our words: one field, its value and a remedy."""
     # A misspelt key comes first: it also leaves the right one missing.
     first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
     path = ".".join(part for part in (field, *map(str, first["loc"])) if part)
@@ -140,6 +146,7 @@ def _listed(entry: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
+    """The value as YAML writes it: tuples as lists, paths absolute."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -149,6 +156,7 @@ def plain(value: Any) -> Any:
 
 
 def misspelt(problem: str, field: str, value: Any, known: Sequence[str], key: str | None = None) -> KdnasError:
+    """The refusal of a name, with the closest known one and all others."""
     close = difflib.get_close_matches(key or str(value), known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return KdnasError(problem, field=field, value=value, remedy=f"{hint}known: {', '.join(known)}")

@@ -27,19 +27,24 @@ class Where(Protocol):
     """Where the recordings are: options of the task, see `SpeechTask`."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The Parquet file or the folder."""
 
     @property
-    def audio_column(self) -> str: ...
+    def audio_column(self) -> str:
+        """Column of the recordings in Parquet."""
 
     @property
-    def label_column(self) -> str: ...
+    def label_column(self) -> str:
+        """Column of the words in Parquet."""
 
     @property
-    def speaker_column(self) -> str | None: ...
+    def speaker_column(self) -> str | None:
+        """Column of the speakers in Parquet; None where nobody says who speaks."""
 
     @property
-    def speaker_pattern(self) -> str | None: ...
+    def speaker_pattern(self) -> str | None:
+        """Regular expression that finds the speaker in a file's name; None where it does not tell."""
 
 
 class Record(NamedTuple):
