@@ -17,6 +17,7 @@ from trainables import bank as banks
 from trainables import slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
+from trainables.layout import to_channels_last
 from trainables.loop import DivergedError, Normalise, Training, start, train
 from trainables.model_files import restore_training, save_training
 from trainables.tasks.base import Split, Task
@@ -74,15 +75,15 @@ def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Tr
     model = build_model(shared.space, candidate.architecture, shared.bank.shape, shared.classes, candidate.seed)
     if shared.start is not None:
         shared.start.inherit(candidate.architecture, model)
-    layout = torch.channels_last if shared.channels_last else torch.contiguous_format
-    model = model.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
+    arranged = to_channels_last if shared.channels_last else lambda network: network
+    model = arranged(model.to(shared.device))
     peer = None
     if candidate.recipe.mutual:
         build = (shared.space, candidate.architecture, shared.bank.shape, shared.classes)
         peer = build_model(*build, candidate.seed + PEER_SEED)
         if shared.start is not None:
             shared.start.inherit(candidate.architecture, peer)
-        peer = peer.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
+        peer = arranged(peer.to(shared.device))
     return start(
         model,
         candidate.recipe,
