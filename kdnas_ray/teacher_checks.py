@@ -32,7 +32,6 @@ def check_teachers(config: SearchConfig, models: Sequence[nn.Module], *, whole: 
     _check_size_known(config, models[0])
 
 
-
 def _check_shares(config: SearchConfig) -> None:
     for shares in getattr(config.recipes, "teacher_shares", ()):
         if len(shares) != len(config.teachers):
@@ -115,14 +114,15 @@ def _check_pairs(config: SearchConfig, model: nn.Module, whole: bool) -> None:
     """Refuses what reads features of every sample where the first teacher has some of labelled, known classes only."""
     if not isinstance(model, Paired) or (whole and not model.alignment.untaught):
         return
-    judges = [*config.objectives, config.prefilter.judge if config.prefilter else ""]
-    reading = [name for name in judges if name in PROXIES and "taps" in PROXIES[name].needs]
+    judges = [("objectives", name) for name in config.objectives]
+    judges += [("prefilter.judge", config.prefilter.judge)] if config.prefilter else []
+    reading = [found for found in judges if found[1] in PROXIES and "taps" in PROXIES[found[1]].needs]
     if reading or hasattr(config.evaluator, "needed_taps"):
         about = listed(model.alignment.untaught) or "samples without label"
         raise KdnasError(
             f"reads the teacher's features of every sample, and the paired teacher has none of {about}",
-            field="prefilter.judge" if reading else "evaluator",
-            value=reading[0] if reading else EVALUATORS.name_of(config.evaluator),
+            field=reading[0][0] if reading else "evaluator",
+            value=reading[0][1] if reading else EVALUATORS.name_of(config.evaluator),
             remedy="choose another, or labels=1 and a mapping of all classes (teachers.0.mapping)",
         )
 

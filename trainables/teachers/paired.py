@@ -14,6 +14,8 @@ from trainables.tasks.base import Data, Targets, known
 from trainables.teachers.base import Teacher
 from trainables.teachers.trained import AssistantTeacher, TrainedTeacher
 
+TRAINED = TrainedTeacher()
+
 
 @dataclass(frozen=True)
 class PairedTeacher:
@@ -37,7 +39,7 @@ class PairedTeacher:
     """
 
     task: Any
-    teacher: Any = TrainedTeacher()
+    teacher: Any = TRAINED
     answers: Answers = "partner"
     temperature: float = 3.0
     seed: int = 0
