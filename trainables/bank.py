@@ -383,21 +383,22 @@ def features(
     """
     with torch.inference_mode():
         if isinstance(model, Paired):  # it looks at samples of its own, not at these images
-            partners, labels = model.partners(bank.labels, view)[indices], bank.labels[indices]
-            answer, seen = model.ask(partners, labels, taps)
-            return _left_out(partners < 0, _half(answer), {name: _half(_averaged(seen[name], pool)) for name in taps})
+            partners = model.partners(bank.labels, view)[indices]
+            there = np.flatnonzero(partners >= 0)
+            asked = there if len(there) else np.zeros(1, dtype=np.int64)  # one, for the shapes
+            answer, seen = model.ask(partners[asked], bank.labels[indices[asked]], taps)
+            maps = {name: _spread(_half(_averaged(seen[name], pool)), there, len(indices), np.nan) for name in taps}
+            return _spread(_half(answer), there, len(indices), UNKNOWN), maps
         images = normalise(bank.batch(indices, view, transforms).images)
         answer, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
         return _half(answer), {name: _half(_averaged(seen[name], pool)) for name in taps}
 
 
-def _left_out(
-    silent: np.ndarray, logits: np.ndarray, maps: dict[str, np.ndarray]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    logits[silent] = UNKNOWN
-    for values in maps.values():
-        values[silent] = np.nan
-    return logits, maps
+def _spread(values: np.ndarray, at: np.ndarray, total: int, otherwise: float) -> np.ndarray:
+    """Rows `[total, …]`: those at `at` are the values, the others all the same."""
+    found = np.full((total, *values.shape[1:]), otherwise, dtype=values.dtype)
+    found[at] = values[: len(at)]
+    return found
 
 
 def _averaged(x: Tensor, pool: int | None) -> Tensor:

@@ -70,7 +70,7 @@ class Paired(Aligned):
     def ask(self, partners: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits `[B, K]` and features for samples with these partners and labels, both `[B]`.
 
-        A sample without partner gets the answer about another: the caller leaves it out.
+        A sample without partner gets the answer about another: nobody is to learn it.
         """
         if self.answers == "class_mean" and not names:
             return self._class_means()[labels], {}

@@ -40,8 +40,9 @@ def build_teacher(settings: TeacherSettings, data: Data, targets: Targets = "cla
     if isinstance(settings, TrainedTeacher):
         return network(settings, data.shape, len(data.classes))
     if isinstance(settings, PairedTeacher):
-        with _inside():
+        with _inside("task", "task"):
             theirs = settings.read()
+        with _inside("teacher", "teachers"):
             model = build_teacher(settings.teacher, theirs)
         return pair(settings, model, theirs, data, targets)
     return _matched(*_read(settings, data, targets), data, targets)
@@ -95,8 +96,9 @@ def obtain(
         KdnasError: it cannot be read or built, does not fit the task, or its training diverges.
     """
     if isinstance(settings, PairedTeacher):
-        with _inside():
+        with _inside("task", "task"):
             theirs = settings.read()
+        with _inside("teacher", "teachers"):
             inner = obtain(settings.teacher, theirs, settings.task, seed=settings.seed, cache=cache, say=say)
         teacher, remark = as_teacher(settings, inner, theirs, data)
         say(f"Teacher {teacher.name}: {remark}.")
@@ -124,14 +126,14 @@ def obtain(
 
 
 @contextmanager
-def _inside() -> Iterator[None]:
-    """Errors about the other task of a paired teacher, and about who learned it, name their keys in full."""
+def _inside(option: str, section: str) -> Iterator[None]:
+    """Errors about an option of a paired teacher that is a `section` of its own name their keys in full."""
     try:
         yield
     except KdnasError as error:
-        head, dot, rest = error.field.partition(".")
-        inner = {"teachers": "teachers.teacher", "task": "teachers.task"}.get(head, head)
-        raise KdnasError(error.problem, field=inner + dot + rest, value=error.value, remedy=error.remedy) from error
+        key = error.field.removeprefix(section).lstrip(".")
+        field = ".".join(filter(None, ("teachers", option, key)))
+        raise KdnasError(error.problem, field=field, value=error.value, remedy=error.remedy) from error
 
 
 def _known_teacher(settings: KnownTeacher, data: Data, task: Task, say: Say) -> Teacher:

@@ -119,7 +119,7 @@ def test_targets_that_are_no_classes_are_refused(known, sounds):
 # As a user writes it
 
 SMALL = {"name": "trained", "stem": 4, "widths": [8, 16], "depths": [1, 1], "epochs": 1, "views": 1}
-RECIPES = {"name": "simple", "taps": ["penultimate"], "hint_losses": ["similarity", "shared_space"]}
+RECIPES = {"name": "simple", "batch_size": 16, "taps": ["penultimate"], "hint_losses": ["similarity", "shared_space"]}
 
 
 def configured(speech, **changes):
