@@ -23,7 +23,7 @@ from kdnas_ray.hardware.measuring import check_measurable
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
-from kdnas_ray.teacher_checks import check_teachers
+from kdnas_ray.teacher_checks import check_teachers, check_views
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
 from search_spaces.notation import canonical
 from trainables import bank as banks
@@ -92,6 +92,7 @@ def plan(config: SearchConfig) -> Plan:
     shape, classes = data.shape, len(data.classes)
     check_fits(config.task.augmentation, *shape[1:])
     _check_batch(config, data)
+    check_views(config)
     model, *others = [_built(config, index, data) for index in range(len(config.teachers))]  # all must fit
     check_space(config.space, shape, classes, config.seed)
     check_teachers(config, [model, *others], whole=bool(known(data.train.labels).all()))

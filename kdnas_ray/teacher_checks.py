@@ -25,7 +25,6 @@ def check_teachers(config: SearchConfig, models: Sequence[nn.Module], *, whole: 
     Raises:
         KdnasError: names what asks for more, or the teacher.
     """
-    _check_views(config)
     _check_shares(config)
     _check_answers(config, models, whole)
     _check_pairs(config, models[0], whole)
@@ -43,7 +42,7 @@ def _check_shares(config: SearchConfig) -> None:
             )
 
 
-def _check_views(config: SearchConfig) -> None:
+def check_views(config: SearchConfig) -> None:
     """Stored answers are those to the images themselves: refuses whatever would ask about augmented ones."""
     for index, settings in enumerate(config.teachers):
         if getattr(settings, "answers_views", True):

@@ -63,8 +63,9 @@ class Paired(Aligned):
         drawn = np.random.default_rng((self.seed, view)).random(len(labels))
         found = np.full(len(labels), -1, dtype=np.int64)
         for own, pool in enumerate(self._pools):
-            mine = np.flatnonzero(labels == own) if len(pool) else []
-            found[mine] = pool[(drawn[mine] * len(pool)).astype(np.int64)]
+            mine = labels == own
+            if len(pool):
+                found[mine] = pool[(drawn[mine] * len(pool)).astype(np.int64)]
         return found
 
     def ask(self, partners: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:

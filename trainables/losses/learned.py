@@ -176,7 +176,8 @@ class SharedSpace(nn.Module):
         same = (labels[:, None] == labels[None]).to(s.dtype)
         same = same / same.sum(dim=1, keepdim=True)
         near = s @ t.T / self.heat
-        return -sum((same * F.log_softmax(x, dim=1)).sum(dim=1).mean() for x in (near, near.T)) / 2
+        both = torch.stack([F.log_softmax(x, dim=1) for x in (near, near.T)])
+        return -(same * both).sum(dim=2).mean()
 
 
 class FlowMatrices(nn.Module):
