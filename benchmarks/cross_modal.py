@@ -46,9 +46,10 @@ from trainables.tasks.base import Split, keep_labels
 from trainables.teachers import PairedTeacher, TrainedTeacher, obtain
 
 TEACHER = TrainedTeacher(stem=16, widths=(16, 32, 64), depths=(1, 1, 1), epochs=5, learning_rate=0.05, views=4)
-STUDENT = STUDENTS["TC-ResNet"]
+STUDENT = STUDENTS["TC-ResNet, narrow"]
 HOP_MS = 32.0  # half as many columns as by default: half the time
 VIEWS = 4
+BATCH = 128
 SHARES = (0.01, 0.05, 0.2, 1.0)
 TAP = "penultimate"
 # Name: the recipe, and what the paired teacher answers.
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--subset", type=int, default=5000, help="images that the teacher learns from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=10, help="of a student")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the trained teacher")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
     for option in ("images", "speech"):
@@ -79,7 +81,8 @@ def main() -> None:
     images = ImagesTask(chosen.images, subset=chosen.subset, augmentation=Augmentation(shift=2))  # no mirrored digits
     speakers = sorted(set(open_source(SpeechTask(chosen.speech)).speakers))
     task = SpeechTask(chosen.speech, hop_ms=HOP_MS)
-    teachers = taught(images, task)
+    with tempfile.TemporaryDirectory() as scratch:
+        teachers = taught(images, task, chosen.cache or Path(scratch))
     found = [one(task, speakers, teachers, seed, chosen.epochs) for seed in chosen.seeds]
     rows = []
     for arm in ARMS:
@@ -93,14 +96,12 @@ def main() -> None:
     tell(rows, chosen.out, seeds=chosen.seeds, epochs=chosen.epochs, subset=chosen.subset, each=each)
 
 
-def taught(images: ImagesTask, task: SpeechTask) -> dict[str, Paired]:
+def taught(images: ImagesTask, task: SpeechTask, cache: Path) -> dict[str, Paired]:
     """The teacher of the images, as it answers for recordings in both ways."""
     data, found = task.load(0), {}
-    with tempfile.TemporaryDirectory() as cache:
-        for answers in ("partner", "class_mean"):
-            settings = PairedTeacher(images, TEACHER, answers=answers)
-            teacher = obtain(settings, data, task, seed=0, cache=Path(cache), say=say)
-            found[answers] = teacher.model
+    for answers in ("partner", "class_mean"):
+        settings = PairedTeacher(images, TEACHER, answers=answers)
+        found[answers] = obtain(settings, data, task, seed=0, cache=cache, say=say).model
     return found
 
 
@@ -126,7 +127,8 @@ def one(
         for arm, (recipe, answers) in ARMS.items():
             torch.manual_seed(seed)
             student = build(STUDENT, data.shape, len(data.classes))
-            training = start(student, recipe, banks_of[answers], seed=seed, total_epochs=epochs)
+            own = replace(recipe, batch_size=BATCH)
+            training = start(student, own, banks_of[answers], seed=seed, total_epochs=epochs)
             train(training, banks_of[answers], unused, task, normalise, epochs)
             found[share, arm] = evaluate(student.eval(), data.test, task, normalise)[1]
     scores = {f"{share:g} {arm}": round(score, 4) for (share, arm), score in found.items()}
