@@ -35,6 +35,7 @@ from trainables.recipe import RECIPES, LabelsAlone, suited
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
 
+INNER = {"task": (TASKS, "digits"), "teacher": (TEACHERS, "trained")}  # of a teacher that is wrapped around another
 DEVICES = "devices"  # folder of a run with the profiles and models that the user gave as files
 UNITS = {  # of numbers on a device: the unit's name, and a number in it
     "latency_ms": ("milliseconds", "0.5"),
@@ -171,7 +172,7 @@ class SearchConfig(_Section):
     task: Annotated[Any, Choice(TASKS, "task", "digits")] = Field(default="digits", validate_default=True)
     labels: float = Field(1.0, gt=0, le=1)
     """Share of the training labels that is kept, of each class; the rest is learned from the teacher alone."""
-    teachers: list[Annotated[Any, Choice(TEACHERS, "teachers", "trained")]] = Field(
+    teachers: list[Annotated[Any, Choice(TEACHERS, "teachers", "trained", INNER)]] = Field(
         default=["trained"], validate_default=True
     )
     """The first is the one that students are compared with, and whose inner features they may learn from."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdnas_ray import onnx_files, tracking
+from kdnas_ray import onnx_files, tracking, wav_to_pixels
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import versions
 from kdnas_ray.finalists import finalists, kept_student, read_retrained
@@ -29,6 +29,7 @@ from search_spaces import Architecture, KdnasError, RunError
 from search_spaces.notation import notation
 from trainables.files import whole_folder
 from trainables.model_files import complete, load_student, save_student
+from trainables.sound import LogMel
 from trainables.tasks.base import Data, Split, Task
 
 FORMATS = ("onnx", "torch-export", "safetensors")
@@ -118,6 +119,7 @@ def export(
     _check_data(run, data, meta)
     model = complete(student, meta)
     about = _about(run, config, name, row, training, student, meta, data, form)
+    about["input"]["preprocessing"] = _preprocessing(config)
     with whole_folder(folder) as draft:
         say(f"Exporting {name} as {form}")
         _write(draft, form, model, student, meta, about, data, config.task, say)
@@ -401,6 +403,16 @@ def _write_about(draft: Path, about: dict[str, Any]) -> None:
             onnx_files.describe(draft / name, onnx_files.as_metadata(about))
     (draft / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf8")
     (draft / "README.md").write_text(model_card(about), encoding="utf8")
+    if about["input"]["preprocessing"]:
+        source = Path(wav_to_pixels.__file__)
+        (draft / source.name).write_text(source.read_text(encoding="utf8"), encoding="utf8")
+
+
+def _preprocessing(config: SearchConfig) -> dict[str, Any] | None:
+    """Numbers by which a recording becomes pixels, as `wav_to_pixels` reads them; None for other inputs."""
+    make = getattr(config.task, "preprocessing", None)
+    how = make(config.seed) if make is not None else None
+    return asdict(how) if isinstance(how, LogMel) else None
 
 
 def _tell_mlflow(run: Path, config: SearchConfig, folder: Path, about: Mapping[str, Any]) -> str | None:

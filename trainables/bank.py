@@ -21,10 +21,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search_spaces import KdnasError, Shape
+from trainables.alignment import NO_ANSWER, UNKNOWN
 from trainables.augment import Augmentation, Transforms, apply, draw
 from trainables.files import whole_folder
 from trainables.opaque import params_of
-from trainables.tasks.base import Split
+from trainables.pairing import Paired
+from trainables.tasks.base import Split, known
 from trainables.top_logits import TopLogits, compress, stacked, top_bytes, typical
 
 FORMAT = 4
@@ -40,7 +42,7 @@ class Batch:
         images: `[batch, C, H, W]` uint8, transformed as the view says.
         labels: `[batch]` int64, -1 for a sample without label; or `[batch, K]` float32 (see `trainables.tasks.base`).
         logits: `[T, batch, K]` float32, the teachers' answers to exactly these images.
-        taps: teacher features `{name: [batch, …]}` float32.
+        taps: teacher features `{name: [batch, …]}` float32, NaN of a sample that the teacher has none of.
         samples: their positions in the training data, `[batch]` int64.
     """
 
@@ -92,7 +94,7 @@ class Bank:
         images: `[N, C, H, W]` uint8, untransformed.
         labels: `[N]` int64, or `[N, K]` float32.
         logits: `[V, T, N, K]` float16, or the largest of them; T may be 0 (training on the labels alone).
-        taps: `{name: [V, N, …]}` float16, features of the first teacher.
+        taps: `{name: [V, N, …]}` float16, features of the first teacher; NaN of a sample that it has none of.
         augmentation: the transforms that views are drawn from; view 0 is the identity.
         seed: seed of the views.
         teacher_params: number of parameters of each teacher, 0 where it is not known.
@@ -127,6 +129,16 @@ class Bank:
         """Bytes of all arrays."""
         arrays = (self.images, self.labels, self.logits, *self.taps.values())
         return sum(array.nbytes for array in arrays)
+
+    def useful(self, distilling: bool) -> np.ndarray:
+        """Which samples there is something to learn of, `[N]` bool: a label or, distilling, any teacher's answer."""
+        labelled = known(self.labels)
+        if not distilling or labelled.all():
+            return labelled
+        # Only where targets are classes, and all logits are kept, may a teacher leave samples out.
+        if self.labels.ndim > 1 or isinstance(self.logits, TopLogits):
+            return np.ones_like(labelled)
+        return labelled | (self.logits[0] > NO_ANSWER).any(axis=(0, 2))
 
     def transforms(self, view: int) -> Transforms:
         """Transform parameters of every sample in this view."""
@@ -354,6 +366,8 @@ def features(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What a teacher in evaluation mode says of some samples: logits `[batch, K]` and taps, float16, as they are kept.
 
+    Of a sample that it says nothing of the logits are `UNKNOWN`, the features NaN.
+
     Args:
         bank: holds the images.
         model: the teacher.
@@ -368,9 +382,23 @@ def features(
         KdnasError: the teacher answers with NaN.
     """
     with torch.inference_mode():
+        if isinstance(model, Paired):  # it looks at samples of its own, not at these images
+            partners = model.partners(bank.labels, view)[indices]
+            there = np.flatnonzero(partners >= 0)
+            asked = there if len(there) else np.zeros(1, dtype=np.int64)  # one, for the shapes
+            answer, seen = model.ask(partners[asked], bank.labels[indices[asked]], taps)
+            maps = {name: _spread(_half(_averaged(seen[name], pool)), there, len(indices), np.nan) for name in taps}
+            return _spread(_half(answer), there, len(indices), UNKNOWN), maps
         images = normalise(bank.batch(indices, view, transforms).images)
         answer, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
         return _half(answer), {name: _half(_averaged(seen[name], pool)) for name in taps}
+
+
+def _spread(values: np.ndarray, at: np.ndarray, total: int, otherwise: float) -> np.ndarray:
+    """Rows `[total, …]`: those at `at` are the values, the others all the same."""
+    found = np.full((total, *values.shape[1:]), otherwise, dtype=values.dtype)
+    found[at] = values[: len(at)]
+    return found
 
 
 def _averaged(x: Tensor, pool: int | None) -> Tensor:

@@ -230,8 +230,8 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     view = epoch % bank.views
     transforms = bank.transforms(view)
     order = np.random.default_rng((training.seed, epoch)).permutation(len(bank))
-    if not recipe.terms and not (there := known(bank.labels)).all():
-        # Nothing is to be learned of samples without label: the others come more often, and there is no step less.
+    if not (there := bank.useful(bool(recipe.terms))).all():
+        # Where nothing is to be learned of some samples the others come more often, and there is no step less.
         order = np.resize(order[there[order]], len(order))
     # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
     parts = min(math.ceil(len(order) / recipe.batch_size), len(order) // 2)

@@ -22,6 +22,7 @@ from trainables.losses.learned import (
     FlowMatrices,
     MaskedGeneration,
     Review,
+    SharedSpace,
     Variational,
 )
 from trainables.losses.logits import (
@@ -79,6 +80,7 @@ LOSSES: Registry[Loss] = Registry(
     ("similarity", Loss(similarity, feature=True, weight=3000.0)),
     ("correlation", Loss(correlation, feature=True, weight=0.02)),
     ("contrastive", Loss(Contrastive, feature=True, learned=True, weight=0.8, targets=("classes",))),
+    ("shared_space", Loss(SharedSpace, feature=True, learned=True, targets=("classes",))),
     ("pkt", Loss(pkt, feature=True, weight=30000.0)),
 )
 

@@ -259,7 +259,7 @@ def split(
 
 
 def keep_labels(split: Split, share: float, classes: Sequence[str], seed: int) -> Split:
-    """The split with labels for a share of each class, or of all samples; the others have none (see `Split`).
+    """The split with a share of the labels of each class, or of all samples; the others have none (see `Split`).
 
     Args:
         split: labels `[N]`, or `[N, K]`.
@@ -272,7 +272,8 @@ def keep_labels(split: Split, share: float, classes: Sequence[str], seed: int) -
     """
     if share == 1:
         return split
-    strata = _strata(split.labels)
+    there = np.flatnonzero(known(split.labels))
+    strata = _strata(split.labels[there])
     classes = classes if split.labels.ndim == 1 else ["all samples"]
     counts = np.bincount(strata, minlength=len(classes))
     kept = np.floor(counts * share + 0.5).astype(np.int64)
@@ -284,7 +285,8 @@ def keep_labels(split: Split, share: float, classes: Sequence[str], seed: int) -
             value=share,
             remedy=f"keep at least {0.5 / counts.min():.2g}, one label of the rarest class",
         )
-    chosen = _rank_in_class(strata, counts, seed) < kept[strata]
+    chosen = np.zeros(len(split), dtype=bool)
+    chosen[there] = _rank_in_class(strata, counts, seed) < kept[strata]
     if split.labels.ndim == 1:
         return Split(split.images, np.where(chosen, split.labels, -1))
     return Split(split.images, np.where(chosen[:, None], split.labels, np.float32(np.nan)))
@@ -345,7 +347,7 @@ def check_shares(validation: float, test: float | None) -> None:
 
 def standardised(data: Data) -> Data:
     """The data with values that have mean 0 and deviation 1 in the training split; what they were is in the data."""
-    there = data.train.labels.astype(np.float64)
+    there = data.train.labels[known(data.train.labels)].astype(np.float64)
     mean, std = there.mean(axis=0), there.std(axis=0)
     std = np.where(std > LEAST_STD, std, 1.0)
     train, validation, test = (

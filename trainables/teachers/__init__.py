@@ -8,6 +8,7 @@ from trainables.teachers.huggingface import HuggingFaceTeacher
 from trainables.teachers.module import ModuleTeacher
 from trainables.teachers.obtaining import TeacherSettings, build_teacher, check_taps, obtain
 from trainables.teachers.onnx_file import OnnxTeacher
+from trainables.teachers.paired import PairedTeacher
 from trainables.teachers.predictions import PredictionsTeacher, sample_ids, write_predictions
 from trainables.teachers.trained import AssistantTeacher, TrainedTeacher, check_order, network, train_teacher
 
@@ -21,6 +22,7 @@ TEACHERS: Registry[type] = Registry(
     ("onnx", OnnxTeacher),
     ("callable", CallableTeacher),
     ("predictions", PredictionsTeacher),
+    ("paired", PairedTeacher),
 )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "KnownTeacher",
     "ModuleTeacher",
     "OnnxTeacher",
+    "PairedTeacher",
     "PredictionsTeacher",
     "Say",
     "Teacher",

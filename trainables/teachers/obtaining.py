@@ -3,7 +3,8 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from trainables.opaque import opaque_part
 from trainables.tasks import TASKS
 from trainables.tasks.base import Data, Targets, Task
 from trainables.teachers.base import Known, KnownTeacher, Say, Teacher, read_teacher, save_teacher, weights_digest
+from trainables.teachers.paired import PairedTeacher, as_teacher, pair
 from trainables.teachers.trained import AssistantTeacher, TrainedTeacher, its_teacher, network, train_teacher
 
-TeacherSettings = TrainedTeacher | KnownTeacher
+TeacherSettings = TrainedTeacher | PairedTeacher | KnownTeacher
 PROBED = 64  # validation images whose answers take part in a digest
 
 
@@ -37,6 +39,12 @@ def build_teacher(settings: TeacherSettings, data: Data, targets: Targets = "cla
     """
     if isinstance(settings, TrainedTeacher):
         return network(settings, data.shape, len(data.classes))
+    if isinstance(settings, PairedTeacher):
+        with _inside("task", "task"):
+            theirs = settings.read()
+        with _inside("teacher", "teachers"):
+            model = build_teacher(settings.teacher, theirs)
+        return pair(settings, model, theirs, data, targets)
     return _matched(*_read(settings, data, targets), data, targets)
 
 
@@ -87,6 +95,14 @@ def obtain(
     Raises:
         KdnasError: it cannot be read or built, does not fit the task, or its training diverges.
     """
+    if isinstance(settings, PairedTeacher):
+        with _inside("task", "task"):
+            theirs = settings.read()
+        with _inside("teacher", "teachers"):
+            inner = obtain(settings.teacher, theirs, settings.task, seed=settings.seed, cache=cache, say=say)
+        teacher, remark = as_teacher(settings, inner, theirs, data)
+        say(f"Teacher {teacher.name}: {remark}.")
+        return teacher
     if not isinstance(settings, TrainedTeacher):
         return _known_teacher(settings, data, task, say)
     parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed, *_own_code(task)]
@@ -107,6 +123,17 @@ def obtain(
     except OSError as error:
         say(f"The teacher cannot be kept in the cache ({first_line(error)}); the next search trains it again.")
     return teacher
+
+
+@contextmanager
+def _inside(option: str, section: str) -> Iterator[None]:
+    """Errors about an option of a paired teacher that is a `section` of its own name their keys in full."""
+    try:
+        yield
+    except KdnasError as error:
+        key = error.field.removeprefix(section).lstrip(".")
+        field = ".".join(filter(None, ("teachers", option, key)))
+        raise KdnasError(error.problem, field=field, value=error.value, remedy=error.remedy) from error
 
 
 def _known_teacher(settings: KnownTeacher, data: Data, task: Task, say: Say) -> Teacher:
