@@ -24,8 +24,9 @@ class _OnFewerPixels(nn.Conv2d):
 def to_channels_last(model: nn.Module) -> nn.Module:
     """The model with its weights in that layout, changed in place.
 
-    oneDNN (torch 2.13, processors without AVX-512) writes beyond its buffers in the backward pass of a strided convolution
-    of one pixel on few channels: "corrupted double-linked list", and the process is gone. Here it never meets one.
+    oneDNN (torch 2.13, processors without AVX-512) writes beyond its buffers in the backward pass of a strided
+    convolution of one pixel on few channels: "corrupted double-linked list", and the process is gone. Here it never
+    meets one.
     """
     for part in model.modules():
         plain = type(part) is nn.Conv2d and part.kernel_size == (1, 1) and part.padding == (0, 0) and part.groups == 1
