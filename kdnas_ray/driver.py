@@ -197,7 +197,11 @@ def _phases(
     config, metric = made.config, made.config.task.metric_name
     narrator.say(
         f"Teacher: {_parameters(made)}"
-        + (f"validation {metric} {teacher.val_accuracy:.4f}" if speaks(teacher.model) else "of other classes")
+        + (
+            f"validation {metric} {teacher.val_accuracy:.4f}"
+            if speaks(teacher.model)
+            else "of other classes or another task"
+        )
         + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
     guessing = 1.5 / len(made.data.classes) if config.task.targets == "classes" else HARDLY

@@ -205,7 +205,9 @@ class Rescaled(nn.Module):
 
 
 def speaks(model: nn.Module) -> bool:
-    """Whether a teacher knows any class of the task, so that its answers can be right or wrong."""
+    """Whether a teacher knows any class of the task and is one for such a task: its answers can be right or wrong."""
+    if getattr(model, "other_task", False):
+        return False
     return not isinstance(model, Aligned) or model.alignment.speaks
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,13 +17,15 @@ from search_spaces import KdnasError, Shape, first_line, tap_shapes
 from trainables import bank as banks
 from trainables.alignment import Aligned, Alignment, Rescaled, align, check_whole
 from trainables.loop import Normalise, evaluate
+from trainables.model_files import load_student
 from trainables.opaque import opaque_part
 from trainables.tasks import TASKS
 from trainables.tasks.base import Data, Targets, Task
 from trainables.teachers.base import Known, KnownTeacher, Say, Teacher, read_teacher, save_teacher, weights_digest
+from trainables.teachers.classifier import ClassifierTeacher, CropsTask
 from trainables.teachers.trained import AssistantTeacher, TrainedTeacher, its_teacher, network, train_teacher
 
-TeacherSettings = TrainedTeacher | KnownTeacher
+TeacherSettings = TrainedTeacher | ClassifierTeacher | KnownTeacher
 PROBED = 64  # validation images whose answers take part in a digest
 
 
@@ -35,6 +38,9 @@ def build_teacher(settings: TeacherSettings, data: Data, targets: Targets = "cla
     Raises:
         KdnasError: it cannot be built, or what it answers does not fit the task.
     """
+    _check_kind(settings, targets)
+    if isinstance(settings, ClassifierTeacher):
+        return settings.untrained(data)
     if isinstance(settings, TrainedTeacher):
         return network(settings, data.shape, len(data.classes))
     return _matched(*_read(settings, data, targets), data, targets)
@@ -87,6 +93,9 @@ def obtain(
     Raises:
         KdnasError: it cannot be read or built, does not fit the task, or its training diverges.
     """
+    _check_kind(settings, task.targets)
+    if isinstance(settings, ClassifierTeacher):
+        return _dense_teacher(settings, data, seed, cache, say)
     if not isinstance(settings, TrainedTeacher):
         return _known_teacher(settings, data, task, say)
     parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed, *_own_code(task)]
@@ -107,6 +116,35 @@ def obtain(
     except OSError as error:
         say(f"The teacher cannot be kept in the cache ({first_line(error)}); the next search trains it again.")
     return teacher
+
+
+def _check_kind(settings: TeacherSettings, targets: Targets) -> None:
+    """Refuses a teacher of boxes for what is none, and any other for boxes."""
+    dense = isinstance(settings, ClassifierTeacher)
+    if dense != (targets == "boxes"):
+        raise KdnasError(
+            f"the targets of this task are {targets}",
+            field="teachers.name",
+            value="classifier" if dense else type(settings).__name__,
+            remedy="it teaches detectors alone: choose another" if dense else "choose teachers=[classifier]",
+        )
+
+
+def _dense_teacher(settings: ClassifierTeacher, data: Data, seed: int, cache: Path, say: Say) -> Teacher:
+    if settings.path is not None:
+        inner, meta = load_student(Path(settings.path))
+        model, accuracy = settings.adapted(inner, meta, data), math.nan
+        if remark := model.alignment.remark():
+            say(f"Teacher {settings.path}: {remark}.")
+    else:
+        crops = settings.cut(data, seed)
+        say(f"Teacher: a classifier of {len(crops.classes)} classes, on {len(crops.train):,} crops of training images")
+        known = obtain(settings.trained(), crops, CropsTask(), seed=seed, cache=cache, say=say)
+        model, accuracy = settings.adapted(known.model, known.meta, data), known.val_accuracy
+        say(f"Teacher: validation accuracy {accuracy:.4f} on {len(crops.validation):,} crops")
+    parts = [weights_digest(model), model.alignment.sources]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return Teacher("classifier", model, digest, accuracy)
 
 
 def _known_teacher(settings: KnownTeacher, data: Data, task: Task, say: Say) -> Teacher:
