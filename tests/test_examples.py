@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
+import shapes
 from tones import parquet, spoken
 
 from kdnas_ray.config import read_file
 from kdnas_ray.driver import planned
 from search_spaces import SPACES
 from trainables.evaluators import EVALUATORS, Table
-from trainables.tasks import SpeechTask
+from trainables.tasks import DetectionTask, SpeechTask
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -29,6 +30,8 @@ def test_example_is_accepted_and_explained(path, tmp_path, monkeypatch):
         config = read_file(path, [f"evaluator.path={table}"])
     if isinstance(config.task, SpeechTask):
         config = read_file(path, [f"task.path={parquet(tmp_path / 'recordings.parquet', spoken(12))}"])
+    if isinstance(config.task, DetectionTask):
+        config = read_file(path, [f"task.path={shapes.parquet(tmp_path / 'shapes.parquet', shapes.pictures(24))}"])
     planned(config)
 
 

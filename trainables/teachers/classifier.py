@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces import Architecture, KdnasError, TappedModel
+from search_spaces import Architecture, KdnasError, TappedModel, first_line
 from trainables.alignment import UNKNOWN, Alignment, align, listed
 from trainables.augment import Augmentation
 from trainables.model_files import load_student
@@ -140,15 +140,11 @@ class ClassifierTeacher:
             KdnasError: it cannot answer for places, reads other channels, or knows none of the task's classes.
         """
         value = str(self.path)
-        if not isinstance(model, TappedModel) or not _maps(model, tuple(meta["shape"])):
-            remedy = "use one of our convolutional spaces, such as resnet or mobilenet"
-            problem = "a classifier can answer for places where it averages maps and ends in a linear layer"
-            raise KdnasError(problem, field="teachers.path", value=value, remedy=remedy)
         if meta["shape"][0] != data.shape[0]:
             problem = f"it reads images of {meta['shape'][0]} channels, the task's have {data.shape[0]}"
             raise KdnasError(problem, field="teachers.path", value=value, remedy="use a classifier of such images")
         names = tuple(map(str, self.classes or meta["classes"]))
-        alignment = align(names, model.classifier.out_features, data.classes, self.mapping)
+        alignment = align(names, len(meta["classes"]), data.classes, self.mapping)
         if not alignment.speaks:
             problem = f"it knows none of the task's classes ({listed(data.classes)}); its own are {listed(names)}"
             remedy = "say which of its classes is which of the task's: mapping"
@@ -160,7 +156,19 @@ class ClassifierTeacher:
                 value=value,
                 remedy="train it with a class of crops without an object, or leave path out to train one here",
             )
-        return DenseClassifier(model, alignment, (meta["mean"], meta["std"]), (data.mean, data.std)).eval()
+        problem = "a classifier can answer for places where it averages maps of any size and ends in a linear layer"
+        try:
+            if not isinstance(model, TappedModel):
+                raise ValueError(type(model).__name__)
+            dense = DenseClassifier(model, alignment, (meta["mean"], meta["std"]), (data.mean, data.std)).eval()
+            with torch.no_grad():
+                dense(torch.zeros(1, *data.shape))
+        except (RuntimeError, ValueError) as error:  # such as position embeddings of one size
+            remedy = "use one of our convolutional spaces, such as resnet or mobilenet"
+            raise KdnasError(
+                f"{problem} ({first_line(error)})", field="teachers.path", value=value, remedy=remedy
+            ) from error
+        return dense
 
     def cut(self, data: Data, seed: int) -> Data:
         """Crops of a detection task's training and validation images with their classes; the test split stays sealed.
@@ -229,12 +237,6 @@ class DenseClassifier(nn.Module):
             return torch.full_like(logits[:, 0], UNKNOWN)
         others = [index for index in range(logits.shape[1]) if index not in source]
         return logits[:, list(source)].logsumexp(dim=1) - logits[:, others].logsumexp(dim=1)
-
-
-def _maps(model: TappedModel, shape: tuple[int, int, int]) -> bool:
-    with torch.no_grad():
-        _, seen = model.eval().forward_taps(torch.zeros(1, *shape), model.taps)
-    return all(seen[name].dim() == 4 for name in model.parts if name in seen)
 
 
 def _crops(split: Split, window: int, half_of_all: int, classes: int, rng: np.random.Generator) -> Split:
