@@ -18,7 +18,7 @@ from trainables.boxes import detections
 def settings(folder: Path, **changes) -> dict:
     path = folder / "shapes.parquet"
     if not path.exists():
-        parquet(path, pictures(36))
+        parquet(path, pictures(30))
     return {
         "task": {"name": "detection", "path": str(path), "classes": list(CLASSES), "size": [64, 64], "validation": 0.2},
         "teachers": [
@@ -30,11 +30,11 @@ def settings(folder: Path, **changes) -> dict:
                   "kernels": [3], "blocks": ["basic", "separable"], "head_widths": [16], "head_depths": [1]},
         "recipes": {"name": "simple", "optimizer": "adamw", "learning_rate": [0.005, 0.01], "batch_size": 8,
                     "alpha": [0.3, 0.6], "taps": ["stage2"], "teacher_taps": ["stage3"], "matches": ["resolution"]},
-        "scheduler": {"name": "asha", "max_epochs": 4, "grace_epochs": 2, "reduction_factor": 2},
+        "scheduler": {"name": "asha", "max_epochs": 2, "grace_epochs": 1, "reduction_factor": 2},
         "constraints": {"params": 40_000},
-        "budget": {"trials": 3},
+        "budget": {"trials": 2},
         "resources": {"workers": 2},
-        "retrain": {"top": 1, "epochs": 12, "seeds": 1},
+        "retrain": {"top": 1, "epochs": 10, "seeds": 1},
         "tracking": {"enabled": False},
         **changes,
     }  # fmt: skip
@@ -47,8 +47,8 @@ def test_search_with_a_classification_teacher_ends_in_a_detector_that_onnx_runti
     run = tmp_path / "run"
     summary = search(read(settings(tmp_path)), run, narrator).summary
     assert summary["failed"] == 0
-    assert summary["best"]["test_accuracy"] > 0.2
-    assert summary["best"]["test_accuracy_without_kd"] is not None
+    assert summary["best"]["test_accuracy"] > 0.1
+    assert summary["best"]["test_accuracy_without_kd"] > 0.1
     assert any("another task" in line for line in said)
     losses = {term["loss"] for row in read_jsonl(run / "candidates.jsonl") for term in row["recipe"]["terms"]}
     assert "class_maps" in losses
