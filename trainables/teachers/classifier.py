@@ -31,14 +31,18 @@ class CropsTask(Classification):
     """What lies in the middle of a crop? The task that a classification teacher of a detector is trained on.
 
     Args:
+        teacher: says how crops are cut.
+        boxed: data of the detection task that they are cut from.
         augmentation: transforms that views of the crops are drawn from.
     """
 
+    teacher: "ClassifierTeacher"
+    boxed: Data = field(repr=False)
     augmentation: Augmentation = FLIP
 
     def load(self, seed: int) -> Data:
-        """Crops come from a detection task's images: see `ClassifierTeacher.cut`."""
-        raise NotImplementedError
+        """The crops, drawn by this seed: see `ClassifierTeacher.cut`."""
+        return self.teacher.cut(self.boxed, seed)
 
 
 @dataclass(frozen=True)

@@ -137,9 +137,10 @@ def _dense_teacher(settings: ClassifierTeacher, data: Data, seed: int, cache: Pa
         if remark := model.alignment.remark():
             say(f"Teacher {settings.path}: {remark}.")
     else:
-        crops = settings.cut(data, seed)
+        task = CropsTask(settings, data)
+        crops = task.load(seed)
         say(f"Teacher: a classifier of {len(crops.classes)} classes, on {len(crops.train):,} crops of training images")
-        known = obtain(settings.trained(), crops, CropsTask(), seed=seed, cache=cache, say=say)
+        known = obtain(settings.trained(), crops, task, seed=seed, cache=cache, say=say)
         model, accuracy = settings.adapted(known.model, known.meta, data), known.val_accuracy
         say(f"Teacher: validation accuracy {accuracy:.4f} on {len(crops.validation):,} crops")
     parts = [weights_digest(model), model.alignment.sources]
