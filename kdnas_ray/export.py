@@ -131,7 +131,7 @@ def export(
 
 
 def compare(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | str = "classes") -> Parity:
-    """Parity of two sets of logits `[N, K]`; `scale` as in `agreement`."""
+    """Parity of two sets of answers `[N, K]` or `[N, P, K + 5]`; `scale` as in `agreement`."""
     return Parity(
         len(expected),
         float(np.abs(expected - found).max()),
@@ -141,18 +141,23 @@ def compare(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | st
 
 
 def agreement(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | str = "classes") -> float:
-    """Share of equal predictions of two sets of logits `[N, K]`.
+    """Share of equal predictions of two sets of logits `[N, K]`, of detectors `[N, P, K + 5]`.
 
     Args:
         expected: of one model.
         found: of the other.
-        scale: `classes`: the largest logit counts; `labels`: each label's yes or no; the deviations of values: equal is
-            what differs by less than a hundredth of them.
+        scale: `classes`: the largest logit counts; `labels`: each label's yes or no; `boxes`: at each place the yes or
+            no of each class, and borders within a pixel; the deviations of values: equal is what differs by less than
+            a hundredth of them.
     """
     if scale == "classes":
         return float((expected.argmax(axis=1) == found.argmax(axis=1)).mean())
     if scale == "labels":
         return float(((expected > 0) == (found > 0)).mean())
+    if scale == "boxes":
+        same = ((expected > 0) == (found > 0))[..., :-5].all(axis=2)
+        near = np.abs(expected - found)[..., -5:-1].max(axis=2) < 1
+        return float((same & near).mean())
     return float((np.abs(expected - found) <= 0.01 * np.asarray(scale)).mean())
 
 
@@ -271,7 +276,7 @@ def _about(
         },
         "targets": config.task.targets,
         "metric": config.task.metric_name,
-        "output": {"name": onnx_files.LOGITS, "type": "float32", "shape": ["batch", len(meta["classes"])]},
+        "output": {"name": onnx_files.LOGITS, "type": "float32", "shape": ["batch", *_answer_shape(student, data)]},
         "normalisation": {"mean": meta["mean"], "std": meta["std"], "inside": form != "safetensors"},
         "space": meta["space"],
         "architecture": meta["architecture"],
@@ -298,6 +303,11 @@ def _about(
         "latency_ms": {},
         "bytes": {},
     }
+
+
+def _answer_shape(student: nn.Module, data: Data) -> tuple[int, ...]:
+    with torch.inference_mode():
+        return tuple(student(torch.zeros(1, *data.shape)).shape[1:])
 
 
 def _write(

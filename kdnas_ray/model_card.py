@@ -75,8 +75,20 @@ ANSWERS = {
     "classes": "[classes[index] for index in logits.argmax(1)]",
     "labels": "[[name for name, logit in zip(classes, row) if logit > 0] for row in logits]",
     "values": "[dict(zip(classes, row.tolist())) for row in logits]",
+    "boxes": "[(classes[int(row[:-5].argmax())], row[-5:-1].tolist()) for row in logits[0] if row[:-5].max() > 0]",
 }
-OUTPUTS = {"classes": "classes", "labels": "labels (each holds where its logit is above 0)", "values": "values"}
+OUTPUTS = {
+    "classes": "classes",
+    "labels": "labels (each holds where its logit is above 0)",
+    "values": "values",
+    "boxes": "classes of boxes",
+}
+DECODE = """\
+- each row of `logits` is a place of a grid: the logits of the {count} classes, then x0, y0, x1, y1 of a box in pixels
+  of the input, then the logit of the centre-ness. Score of a class: sigmoid(its logit) * sigmoid(centre-ness). Keep
+  what scores above a threshold (0.3, say); of boxes of one class that overlap by an IoU above 0.6 keep the surest
+  (non-maximum suppression). `detections` in `trainables/boxes.py` does it.
+- images are scaled to fit into {height} x {width}, proportions kept, and lie in the upper left; the rest is 0."""
 
 
 def escape(text: object) -> str:
@@ -135,8 +147,12 @@ def _interface(about: Mapping[str, Any]) -> list[str]:
             f"deviation `{std}` of each channel; this is **not** part of the weights."
         )
     names = ", ".join(f"{index}: {escape(name)}" for index, name in enumerate(about["classes"]))
-    answer = f"- answers `logits`: float32 `[batch, {len(about['classes'])}]`"
-    return [f"- reads {read}\n{answer}\n- {OUTPUTS[_targets(about)]}: {names}"]
+    output = about.get("output", {}).get("shape", ["batch", len(about["classes"])])
+    shape = ", ".join(map(str, output))
+    lines = [f"- reads {read}", f"- answers `logits`: float32 `[{shape}]`", f"- {OUTPUTS[_targets(about)]}: {names}"]
+    if _targets(about) == "boxes":
+        lines.append(DECODE.format(count=len(about["classes"]), height=height, width=width))
+    return ["\n".join(lines)]
 
 
 def _accuracy(about: Mapping[str, Any]) -> list[str]:
@@ -270,6 +286,7 @@ def _limits(about: Mapping[str, Any]) -> list[str]:
         "classes": f"- It knows the {count} classes above and answers one of them for any {kind[:-1]}.",
         "labels": f"- It knows the {count} labels above; whatever else is there it does not see.",
         "values": f"- It answers {count} number{'s' * (count > 1)} for any input, however unlike what it learned from.",
+        "boxes": f"- It finds the {count} classes above; whatever else is there it does not see.",
     }
     found = [
         knows[_targets(about)],

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from torch import nn
@@ -24,6 +23,7 @@ from kdnas_ray.hardware.stages import mean_shares, worthwhile
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
+from kdnas_ray.suits import check_kind, check_labels, check_targets
 from kdnas_ray.teacher_checks import check_teachers, check_views
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
 from search_spaces.notation import canonical
@@ -34,7 +34,6 @@ from trainables.evaluators import Table
 from trainables.loop import Normalise
 from trainables.proxies import PROXIES
 from trainables.proxies.base import trunk_tap
-from trainables.recipe import check_terms
 from trainables.tasks.base import Data, keep_labels, known
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 from trainables.terms import read_of
@@ -93,6 +92,7 @@ def plan(config: SearchConfig) -> Plan:
     """
     _check_resources(config.resources)
     check_creatable(cache_folder(config.bank.cache), "bank.cache")
+    check_kind(config)
     data = load_data(config)
     shape, classes = data.shape, len(data.classes)
     check_fits(config.task.augmentation, *shape[1:])
@@ -103,7 +103,7 @@ def plan(config: SearchConfig) -> Plan:
     check_teachers(config, [model, *others], whole=bool(known(data.train.labels).all()))
     _check_earlier(config)
     check_prefilter(config)
-    _check_targets(config)
+    check_targets(config)
     devices = by_name(config.devices)
     tap_shares: dict[str, float] = {}
     if getattr(config.recipes, "tap_share", 0) > 0:
@@ -186,34 +186,6 @@ def check_prefilter(config: SearchConfig) -> None:
         )
 
 
-def _check_targets(config: SearchConfig) -> None:
-    """Refuses what reads a class a sample where the task's targets are of another kind."""
-    targets = config.task.targets
-    rng = random.Random(config.seed)
-    for _ in range(TRIED):
-        check_terms(sample(config.recipes, rng), targets)  # type: ignore[arg-type]
-    if targets == "classes":
-        return
-    judges = [("objectives", name) for name in config.objectives]
-    judges += [("prefilter.judge", config.prefilter.judge)] if config.prefilter else []
-    for field, name in judges:
-        if name in PROXIES and {"labels", "logits"} & set(PROXIES[name].needs):
-            fit = [other for other, proxy in PROXIES.items() if not {"labels", "logits"} & set(proxy.needs)]
-            raise KdnasError(
-                f"this proxy reads classes, the task's targets are {targets}",
-                field=field,
-                value=name,
-                remedy=f"choose among {', '.join(fit)}",
-            )
-    if config.bank.top_k is not None:
-        raise KdnasError(
-            f"the largest logits say little of the others where targets are {targets}",
-            field="bank.top_k",
-            value=config.bank.top_k,
-            remedy="leave it out: all are kept",
-        )
-
-
 def check_sampler(config: SearchConfig, costs: Callable[[Architecture], Costs]) -> None:
     """Refuses a sampler that cannot work on this space, or whose package is not installed."""
     around = Around(config.space, config.recipes, costs, list, config.scheduler.max_epochs)
@@ -227,23 +199,8 @@ def load_data(config: SearchConfig) -> Data:
         KdnasError: the data cannot be read, or a class keeps no label.
     """
     data = config.task.load(config.seed)
-    _check_data(config, data)
+    check_labels(config, data)
     return replace(data, train=keep_labels(data.train, config.labels, data.classes, config.seed))
-
-
-def _check_data(config: SearchConfig, data: Data) -> None:
-    """Refuses what a user's own task loads wrongly: labels that are not as its targets say."""
-    wanted = () if config.task.targets == "classes" else (len(data.classes),)
-    for name in ("train", "validation", "test"):
-        labels = getattr(data, name).labels
-        if labels.shape[1:] != wanted or (wanted and labels.dtype != np.float32):
-            kind = f"[N, {wanted[0]}] float32" if wanted else "[N] int64"
-            raise KdnasError(
-                f"labels of the {name} split are {list(labels.shape)} {labels.dtype}",
-                field="task",
-                value=type(config.task).__name__,
-                remedy=f"where targets are {config.task.targets}, labels are {kind}",
-            )
 
 
 def _built(config: SearchConfig, index: int, data: Data) -> nn.Module:

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
+import shapes
 from tones import CLASSES, parquet, spoken
 
 from kdnas_ray.config import read_file
 from kdnas_ray.driver import planned
 from search_spaces import SPACES
 from trainables.evaluators import EVALUATORS, Table
-from trainables.tasks import SpeechTask
+from trainables.tasks import DetectionTask, SpeechTask
 from trainables.teachers import PairedTeacher
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,8 @@ def test_example_is_accepted_and_explained(path, tmp_path, monkeypatch):
         words = ("0", "1") if isinstance(config.teachers[0], PairedTeacher) else CLASSES
         recordings = parquet(tmp_path / "recordings.parquet", spoken(12, classes=words))
         config = read_file(path, [f"task.path={recordings}"])
+    if isinstance(config.task, DetectionTask):
+        config = read_file(path, [f"task.path={shapes.parquet(tmp_path / 'shapes.parquet', shapes.pictures(24))}"])
     planned(config)
 
 

@@ -209,6 +209,8 @@ class Rescaled(nn.Module):
 
 def speaks(model: nn.Module) -> bool:
     """Whether a teacher knows any class of the task's own samples, so that its answers can be right or wrong."""
+    if getattr(model, "other_task", False):
+        return False
     return not isinstance(model, Aligned) or (model.judged and model.alignment.speaks)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from search_spaces import KdnasError, Shape
 from trainables.alignment import NO_ANSWER, UNKNOWN
-from trainables.augment import Augmentation, Transforms, apply, draw
+from trainables.augment import Augmentation, Transforms, apply, apply_to_boxes, draw
 from trainables.files import whole_folder
 from trainables.opaque import params_of
 from trainables.pairing import Paired
@@ -32,6 +32,7 @@ from trainables.top_logits import TopLogits, compress, stacked, top_bytes, typic
 FORMAT = 4
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 INFERENCE_BATCH = 512
+INFERENCE_NUMBERS = 2**23  # of inputs at a time: large images come in smaller batches
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Batch:
 
     Args:
         images: `[batch, C, H, W]` uint8, transformed as the view says.
-        labels: `[batch]` int64, -1 for a sample without label; or `[batch, K]` float32 (see `trainables.tasks.base`).
+        labels: `[batch]` int64, -1 for a sample without label; or float32 (see `trainables.tasks.base.Split`); boxes
+            where they lie in the transformed image.
         logits: `[T, batch, K]` float32, the teachers' answers to exactly these images.
         taps: teacher features `{name: [batch, …]}` float32, NaN of a sample that the teacher has none of.
         samples: their positions in the training data, `[batch]` int64.
@@ -92,7 +94,7 @@ class Bank:
 
     Args:
         images: `[N, C, H, W]` uint8, untransformed.
-        labels: `[N]` int64, or `[N, K]` float32.
+        labels: `[N]` int64, or float32 (see `trainables.tasks.base.Split`).
         logits: `[V, T, N, K]` float16, or the largest of them; T may be 0 (training on the labels alone).
         taps: `{name: [V, N, …]}` float16, features of the first teacher; NaN of a sample that it has none of.
         augmentation: the transforms that views are drawn from; view 0 is the identity.
@@ -155,13 +157,16 @@ class Bank:
             taps: names of the teacher features to gather.
         """
         images = torch.from_numpy(np.take(self.images, indices, axis=0))
+        labels, drawn = torch.from_numpy(np.take(self.labels, indices, axis=0)), transforms.rows(indices)
+        if labels.dim() == 3:
+            labels = apply_to_boxes(labels, drawn, *self.shape[1:])
         if isinstance(self.logits, TopLogits):
             logits = self.logits.rows(view, indices)
         else:
             logits = np.take(self.logits[view], indices, axis=1).astype(np.float32)
         return Batch(
-            images=apply(images, transforms.rows(indices)),
-            labels=torch.from_numpy(np.take(self.labels, indices, axis=0)),
+            images=apply(images, drawn),
+            labels=labels,
             logits=torch.from_numpy(logits),
             taps=self._features(indices, view, taps),
             samples=torch.from_numpy(np.asarray(indices, dtype=np.int64)),
@@ -261,6 +266,11 @@ def digest(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def fitting(batch: int, shape: Shape) -> int:
+    """How many images of this shape to ask about at a time: `batch`, fewer where they are large."""
+    return max(min(batch, INFERENCE_NUMBERS // math.prod(shape)), 1)
+
+
 def pooled(shape: tuple[int, ...], pool: int | None) -> tuple[int, ...]:
     """Shape of a feature in the bank: a map `(C, H, W)` has at most `pool` x `pool` places."""
     return shape if pool is None or len(shape) != 3 else (shape[0], *(min(size, pool) for size in shape[1:]))
@@ -345,8 +355,9 @@ def _answers(
     logits: list[np.ndarray] = []
     kept: dict[str, list[np.ndarray]] = {name: [] for name in taps}
     model.eval()
-    for start in range(0, len(bank), INFERENCE_BATCH):
-        indices = np.arange(start, min(start + INFERENCE_BATCH, len(bank)))
+    size = fitting(INFERENCE_BATCH, bank.shape)
+    for start in range(0, len(bank), size):
+        indices = np.arange(start, min(start + size, len(bank)))
         answer, seen = features(bank, model, normalise, indices, view, transforms, taps, pool)
         logits.append(answer)
         for name in taps:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces import KdnasError
-from trainables.bank import Bank, Batch
+from trainables.bank import Bank, Batch, fitting
 from trainables.losses import KD, LOSSES, Answer
 from trainables.meta import EVERY, MetaWeights, slopes
 from trainables.optimizer import OPTIMIZERS, SGD, AdamW, clip
@@ -209,8 +209,9 @@ def evaluate(model: nn.Module, split: Split, task: Task, normalise: Normalise) -
     model.eval()
     logits = []
     with torch.inference_mode():
-        for begin in range(0, len(split), EVALUATION_BATCH):
-            images = torch.from_numpy(np.array(split.images[begin : begin + EVALUATION_BATCH]))
+        size = fitting(EVALUATION_BATCH, split.images.shape[1:])
+        for begin in range(0, len(split), size):
+            images = torch.from_numpy(np.array(split.images[begin : begin + size]))
             logits.append(model(normalise(images.to(device_of(model)))).cpu())
         answers, labels = torch.cat(logits), torch.from_numpy(np.array(split.labels))
         return float(task.loss(answers, labels)), task.metric(answers, labels)

@@ -47,6 +47,7 @@ def make_ready(
         term = replace(given, loss=named(given.loss, targets))
         loss = LOSSES[term.loss]
         check_targets(term.loss, loss, targets)
+        term = term if loss.at is None else replace(term, tap=term.tap or loss.at)
         own = _student_shapes(model, bank, term) if loss.feature or loss.several else {}
         read = read_of(term, own, bank_shapes)
         reads.append(read)

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
-from trainables.tasks.base import SPLIT_NAMES, AnyTargets, Data, Split, Targets, assemble, choose, split, standardised
+from trainables.tasks.base import SPLIT_NAMES, AnyTargets, Data, Outputs, Split, assemble, choose, split, standardised
 from trainables.tasks.targets import labels_of, numbers_of
 from trainables.tasks.unlabelled import join
 
@@ -63,7 +63,7 @@ class ImagesTask(AnyTargets):
     unlabelled: Path | None = None
     image_column: str = "image"
     label_column: str = "label"
-    targets: Targets = "classes"
+    targets: Outputs = "classes"
     size: int | None = None
     subset: int | None = None
     validation: float = 0.1
@@ -276,7 +276,7 @@ def _quiet_scratch() -> Iterator[str]:
         logging.set_verbosity(level)
 
 
-def _targets(source: _Source, targets: Targets) -> tuple[np.ndarray, list[str]]:
+def _targets(source: _Source, targets: Outputs) -> tuple[np.ndarray, list[str]]:
     """What is to be learned, `[N]` int64 or `[N, K]` float32, and the names of the outputs."""
     column, feature, values = str(source.label_column), None, []
     for chunk, feature in _chunks(source, column):  # noqa: B007
@@ -398,7 +398,7 @@ def _pixels(record: _Record, size: int | None) -> np.ndarray:
         image = Image.open(stored["path"] if data is None else io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        return np.asarray(_squared(_eight_bits(image, size), size))
+        return np.asarray(_squared(eight_bits(image, size), size))
     except Image.DecompressionBombError as error:
         raise record.source.refuse(
             f"{name} is too large ({error})", f"an image may have {MAX_PIXELS:,} pixels: shrink or remove it"
@@ -408,7 +408,7 @@ def _pixels(record: _Record, size: int | None) -> np.ndarray:
         raise record.source.refuse(f"{name} cannot be decoded ({first_line(error)})", "replace or remove it") from error
 
 
-def _eight_bits(image: Image.Image, size: int | None) -> Image.Image:
+def eight_bits(image: Image.Image, size: int | None) -> Image.Image:
     """The image upright, in mode L or RGB."""
     if size is not None:
         # A JPEG can be decoded at a fraction of its size, never below the one asked for.

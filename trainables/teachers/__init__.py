@@ -2,6 +2,7 @@
 
 from search_spaces import Registry
 from trainables.teachers.base import Known, KnownTeacher, Say, Teacher, read_teacher, save_teacher
+from trainables.teachers.classifier import ClassifierTeacher
 from trainables.teachers.folder import FolderTeacher
 from trainables.teachers.function import CallableTeacher
 from trainables.teachers.huggingface import HuggingFaceTeacher
@@ -23,12 +24,14 @@ TEACHERS: Registry[type] = Registry(
     ("callable", CallableTeacher),
     ("predictions", PredictionsTeacher),
     ("paired", PairedTeacher),
+    ("classifier", ClassifierTeacher),
 )
 
 __all__ = [
     "TEACHERS",
     "AssistantTeacher",
     "CallableTeacher",
+    "ClassifierTeacher",
     "FolderTeacher",
     "HuggingFaceTeacher",
     "Known",
