@@ -124,7 +124,7 @@ def _refuse(config: SearchConfig, settings: StreamSettings) -> None:
     """What means nothing in a stream, or is not built for it."""
     own = "a student of a stream is taught by its own earlier self"
     grow = any(settings.grow) and not isinstance(config.space, ResNetSpace)
-    losses = getattr(config.recipes, "needed_losses", tuple)()
+    losses: Sequence[str] = getattr(config.recipes, "needed_losses", tuple)()
     mutual, shares = (getattr(config.recipes, name, ()) for name in ("mutual", "teacher_shares"))
     wrong: Sequence[tuple[bool, str, Any, str, str]] = (
         (config.task.targets != "classes", "task", config.task.targets, "a stream is of classes", "leave stream out"),

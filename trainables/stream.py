@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.augment import Augmentation
 from trainables.tasks.base import Data, Split, Targets, Task
 
 ACCURACY = "group{}_accuracy"  # of one group, counted from 1, in the last point of each group
@@ -69,7 +70,7 @@ class SeenClasses:
         return self.task.metric_name
 
     @property
-    def augmentation(self) -> object:
+    def augmentation(self) -> Augmentation:
         """Of the whole task."""
         return self.task.augmentation
 
