@@ -68,7 +68,7 @@ def main() -> None:
         sys.exit(f"--data = {chosen.data}: no data here; CIFAR-10 comes with the benchmarks only, see --help")
     torch.set_num_threads(1)
     bench = prepare(chosen.task, chosen.data, chosen.epochs)
-    with ProcessPoolExecutor(os.cpu_count(), initializer=_begin, initargs=(bench,)) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), initializer=begin, initargs=(bench,)) as pool:
         rows = shares(pool, chosen.shares, chosen.seeds) if chosen.shares else methods(pool, chosen.seeds, chosen.only)
     teacher = {"params": bench.bank.teacher_params[0]}
     tell(rows, chosen.out, task=chosen.task, epochs=bench.epochs, seeds=chosen.seeds, teacher=teacher)
@@ -155,8 +155,8 @@ def shares(pool: ProcessPoolExecutor, wanted: list[float], seeds: list[int]) -> 
     return rows
 
 
-def accuracy(recipe: Recipe, seed: int, share: float) -> tuple[float, float]:
-    """Test accuracy after a training, and its seconds; NaN where it diverged."""
+def accuracy(recipe: Recipe, seed: int, share: float, architecture: Any = None) -> tuple[float, float]:
+    """Test accuracy after a training of a residual student, and its seconds; NaN where it diverged."""
     bench, begin = BENCH[0], time.perf_counter()
     data, config = bench.data, bench.config
     labels = keep_labels(data.train, share, data.classes, seed).labels
@@ -164,7 +164,7 @@ def accuracy(recipe: Recipe, seed: int, share: float) -> tuple[float, float]:
     models = []
     for offset in (0, 1000):
         torch.manual_seed(seed + offset)
-        models.append(build_resnet(bench.architecture, data.shape, len(data.classes)))
+        models.append(build_resnet(architecture or bench.architecture, data.shape, len(data.classes)))
     normalise = Normalise(data.mean, data.std)
     training = start(models[0], recipe, bank, seed=seed, total_epochs=bench.epochs, peer=models[1])
     try:
@@ -182,7 +182,8 @@ def scores_s(scores: dict[tuple[str, int], tuple[float, float]], name: str, seed
 BENCH: list[Bench] = []  # of this worker process
 
 
-def _begin(bench: Bench) -> None:
+def begin(bench: Bench) -> None:
+    """What a worker process does first."""
     torch.set_num_threads(1)
     BENCH.append(bench)
 

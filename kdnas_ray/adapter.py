@@ -94,6 +94,7 @@ class StudyAdapter(Searcher):
         sieve: lets only some proposals through to training.
         identity: text that is the same for architectures whose results are the same; the space's canonical form.
         scores: further numbers of a candidate that are known before training: proxies that are objectives.
+        missing: what each device lacks for an architecture, by the device's name, for the reason of a rejection.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class StudyAdapter(Searcher):
         sieve: Sieve | None = None,
         identity: Callable[[Architecture], str] | None = None,
         scores: Callable[[Candidate], Mapping[str, float]] = lambda candidate: {},
+        missing: Missing = lambda architecture: {},
     ) -> None:
         super().__init__(metric="val_accuracy", mode="max")
         self.study, self.journal, self.stop = study, journal, stop
@@ -129,7 +131,7 @@ class StudyAdapter(Searcher):
         for row in self.journal.rows.values():
             if row["state"] != "rejected":
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
-        self._sieve, self._scores = sieve, scores
+        self._sieve, self._scores, self._missing = sieve, scores, missing
         self._passed: deque[Opened] = deque()
         self._waiting = deque(self._reconcile())
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
@@ -213,7 +215,8 @@ class StudyAdapter(Searcher):
             costs: Mapping[str, float] = self._costs(candidate.architecture)
             over = excess(costs, self._bounds)
             _note(trial, {**costs, "excess": list(over.values())})
-            reason = over_text(costs, self._bounds)
+            lacking = any(name.startswith(UNSUPPORTED) and by > 0 for name, by in over.items())
+            reason = over_text(costs, self._bounds, self._missing(candidate.architecture) if lacking else None)
             if not reason:
                 if self._same(candidate) in self._known:
                     self._tell_again(candidate, costs)

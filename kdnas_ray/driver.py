@@ -91,7 +91,7 @@ def search(
     def begin() -> None:
         if (run / "config.yaml").exists():  # another search with this name was faster
             check_folder(run)
-        keep_config(run, config)
+        keep_config(run, made.config)
         write_state(run, {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": _command()})
 
     return _guarded(run, made, narrator or Narrator(), begin)
@@ -120,7 +120,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
             )
     config = run_config(run, overrides)
     made = planned(config)
-    return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, config))
+    return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, made.config))
 
 
 def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None = None) -> SearchResult:
@@ -203,6 +203,9 @@ def _phases(
         + (f"validation {metric} {teacher.val_accuracy:.4f}" if speaks(teacher.model) else "of other classes")
         + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
+    if made.tap_shares:
+        listed = ", ".join(f"{tap} {100 * share:.0f} %" for tap, share in made.tap_shares.items())
+        narrator.say(f"Hints at {', '.join(config.recipes.taps)}; the devices spend their time on {listed}")
     guessing = 1.5 / len(made.data.classes) if config.task.targets == "classes" else HARDLY
     if speaks(teacher.model) and teacher.val_accuracy < guessing:
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
@@ -315,6 +318,7 @@ def _search_phase(
         sieve=sieve,
         scores=scores,
         identity=made.identity,
+        missing=made.missing,
     )
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None

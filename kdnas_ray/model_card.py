@@ -172,8 +172,18 @@ def _costs(about: Mapping[str, Any]) -> list[str]:
         (f"latency of {name}, one image, one thread, the CPU it was exported on", f"{value:.3f} ms")
         for name, value in about["latency_ms"].items()
     ]
-    rows += [(f"{name} in the search", f"{value:.4g}") for name, value in about["searched"].items()]
+    rows += [(_on_device(name), f"{value:.4g}") for name, value in about["searched"].items()]
     return [_table(("", ""), rows)]
+
+
+def _on_device(name: str) -> str:
+    """What the search knew of a number on a device: words for `latency_ms/device` and `memory_mb/device`."""
+    plain, _, device = name.partition("/")
+    words = {
+        "latency_ms": "latency on {} as the search modelled it, one input, ms",
+        "memory_mb": "memory needed on {}: weights and the most activations at one time, as it keeps them, 10^6 bytes",
+    }
+    return words[plain].format(device)
 
 
 def _snippet(about: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from kdnas_ray.environment import cache_folder
 from kdnas_ray.hardware.costs import Costs, cost_function, missing_function, teacher_costs
 from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_measurable
+from kdnas_ray.hardware.stages import mean_shares, worthwhile
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
@@ -57,6 +58,8 @@ class Plan:
         online: shapes of the teacher taps that are computed when they are needed, because the bank has no room.
         costs: numbers of an architecture known before training, by full name, remembered.
         devices: profiles and models by name, as they were when the search was checked.
+        missing: what the devices lack for an architecture, by name.
+        tap_shares: mean share of a device's time that goes to the stage of each tap; empty where no recipe asks.
     """
 
     config: SearchConfig
@@ -67,6 +70,8 @@ class Plan:
     online: dict[str, tuple[int, ...]]
     costs: Callable[[Architecture], Costs]
     devices: Mapping[str, Device]
+    missing: Callable[[Architecture], Mapping[str, tuple[str, ...]]]
+    tap_shares: Mapping[str, float]
 
     def keeps(self, architecture: Architecture) -> bool:
         """Whether it keeps all bounds."""
@@ -102,6 +107,11 @@ def plan(config: SearchConfig) -> Plan:
     _check_earlier(config)
     check_prefilter(config)
     _check_targets(config)
+    devices = by_name(config.devices)
+    tap_shares: dict[str, float] = {}
+    if getattr(config.recipes, "tap_share", 0) > 0:
+        tap_shares = mean_shares(config.space, shape, classes, devices, config.seed)
+        config = config.model_copy(update={"recipes": worthwhile(config.recipes, tap_shares)})
     getattr(config.evaluator, "check", lambda space: None)(config.space)
     needed = tuple(config.recipes.needed_taps()) + tuple(getattr(config.evaluator, "needed_taps", tuple)())
     proxies = [*config.objectives, config.prefilter.judge if config.prefilter else ""]
@@ -114,7 +124,6 @@ def plan(config: SearchConfig) -> Plan:
     online = _check_bank(config, data, teacher_shapes)
     _check_student_taps(config, data, teacher_shapes)
     _check_classifiers(config, data, model)
-    devices = by_name(config.devices)
     check_measurable(devices, config.constraints)
     reference = teacher_costs(model, shape, devices)
     bounds = limits(config.constraints, reference)
@@ -128,7 +137,7 @@ def plan(config: SearchConfig) -> Plan:
     missing = missing_function(config.space, shape, classes, devices)
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares, missing)
     check_sampler(config, costs)
-    return Plan(config, data, reference, bounds, () if online else taps, online, costs, devices)
+    return Plan(config, data, reference, bounds, () if online else taps, online, costs, devices, missing, tap_shares)
 
 
 def check_space(space: Any, shape: Shape, classes: int, seed: int) -> None:

@@ -79,7 +79,9 @@ def plan_table(config: SearchConfig) -> TablePlan:
 
     check_constraints(draw, costs, bounds)
     check_sampler(config, costs)
-    return TablePlan(config, settings.data(), reference, bounds, (), {}, costs, {}, results)
+    return TablePlan(
+        config, settings.data(), reference, bounds, (), {}, costs, {}, lambda architecture: {}, {}, results
+    )
 
 
 def write_reference(run: Path, made: TablePlan) -> float:

@@ -225,6 +225,8 @@ class SimpleRecipes:
         hint_weight: range of the hint's weight relative to its usual one, sampled on a log scale.
         every_tap: a hint at one tap (false) or at each of `taps` (true; `meta` weighs them apart), to choose from.
         taps: the student's taps whose features a hint may match.
+        tap_share: of `taps` only those whose stage takes at least this share of the time on a device of the search; 0
+            for all.
         teacher_taps: taps of the teacher to choose a match from; empty for those of the same names.
         matches: how the teacher's tap is found, to choose from: `name`, `depth`, `resolution`.
         optimizer: `sgd` or `adamw`, which wants a learning rate about a hundred times smaller.
@@ -251,6 +253,7 @@ class SimpleRecipes:
     hint_weight: Range = (0.1, 10.0)
     every_tap: tuple[bool, ...] = (False,)
     taps: tuple[str, ...] = ("stage2", "stage3")
+    tap_share: float = 0.0
     teacher_taps: tuple[str, ...] = ()
     matches: tuple[str, ...] = ("name",)
     learning_rate: Range = (0.03, 0.5)
@@ -293,6 +296,7 @@ class SimpleRecipes:
         for shares in self.teacher_shares:
             valid = bool(shares) and min(shares) >= 0 and any(shares)
             _require(valid, "recipes.teacher_shares", list(shares), "numbers from 0 up, a list a choice, not all 0")
+        _require(0 <= self.tap_share < 1, "recipes.tap_share", self.tap_share, "choose a share from 0, below 1")
         _require(bool(self.every_tap), "recipes.every_tap", [], "list true, false or both")
         _require(bool(self.mutual), "recipes.mutual", [], "list at least one weight, 0 for none")
         for weight in self.mutual:

@@ -34,7 +34,7 @@ class BlockTable:
 
     def features(self, network: Operators) -> list[float]:
         """Milliseconds of its convolutions and matrix products, and of all else; number of operators; 1."""
-        each = list(started(network, self._profile))
+        each = list(started(network.each, self._profile))
         computing = sum(self._one(operator) for operator in each if operator.kind in COMPUTING)
         return [computing, sum(map(self._one, each)) - computing, len(each), 1.0]
 

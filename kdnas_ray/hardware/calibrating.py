@@ -144,7 +144,7 @@ def _unseen_error(measured: Sequence[Measured], layout: DeviceProfile) -> float:
 
 
 def _fitted(measured: Sequence[Measured], layout: DeviceProfile) -> DeviceProfile:
-    each = [[(variant(op, layout), op) for op in started(found.network, layout)] for found in measured]
+    each = [[(variant(op, layout), op) for op in started(found.network.each, layout)] for found in measured]
     ways = sorted({way for operators in each for way, _ in operators})
     computing = [way for way in ways if way.partition("/")[0] in COMPUTING]
 

@@ -1,6 +1,6 @@
 """Which operators does a network run, and what does each compute and move? Recorded on the meta device: no data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -139,14 +139,37 @@ def operators(build: Callable[[], nn.Module], shape: Shape, batch: int = 1) -> O
         shape: channels, height and width of an input.
         batch: inputs at a time.
     """
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = build().eval()
-        image = torch.empty(batch, *shape)
+    model, image = _on_meta(build, shape, batch)
     params = sum(parameter.numel() for parameter in model.parameters())
     without_norms(model)
     with torch.no_grad(), _Recorder(model) as recorder:
         model(image)
     return Operators(tuple(recorder.found), params, recorder.peak)
+
+
+def by_tap(build: Callable[[], nn.Module], shape: Shape, taps: Sequence[str]) -> dict[str, tuple[Operator, ...]]:
+    """The operators between each tap and the one before it, for one input; those after the last tap are left out.
+
+    Args:
+        build: makes a `Student`; called on the meta device.
+        shape: channels, height and width of an input.
+        taps: names from input to output.
+    """
+    model, image = _on_meta(build, shape, 1)
+    without_norms(model)
+    with torch.no_grad(), _Recorder(model) as recorder:
+        _, read = model.forward_taps(image, taps)  # type: ignore[operator]
+    found, begin = {}, 0
+    for tap in taps:
+        end = recorder.written[read[tap].untyped_storage()._cdata]
+        found[tap] = tuple(recorder.found[begin:end])
+        begin = max(begin, end)
+    return found
+
+
+def _on_meta(build: Callable[[], nn.Module], shape: Shape, batch: int) -> tuple[nn.Module, Tensor]:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return build().eval(), torch.empty(batch, *shape)
 
 
 class _Recorder(TorchDispatchMode):
@@ -159,6 +182,7 @@ class _Recorder(TorchDispatchMode):
         self._kept = weights  # a storage that is freed could give its address to another
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.found: list[Operator] = []
+        self.written: dict[int, int] = {}  # storage to the number of operators after which it was last written
         self.peak = 0
 
     def __torch_dispatch__(
@@ -184,6 +208,7 @@ class _Recorder(TorchDispatchMode):
                 shape=detail,
             )
         )
+        self.written[first.untyped_storage()._cdata] = len(self.found)
         self._count(inputs, first)
         return out
 

@@ -1,6 +1,6 @@
 """How long does a network take on a device, and does it fit there? Modelled operator by operator."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
 
 from kdnas_ray.hardware.devices import EVERY, DeviceProfile
@@ -23,7 +23,7 @@ def latency_ms(network: Operators, profile: DeviceProfile) -> float:
         network: its operators.
         profile: the device.
     """
-    return profile.fixed_us / 1e3 + 1e3 * sum(sum(seconds(op, profile)) for op in started(network, profile))
+    return profile.fixed_us / 1e3 + 1e3 * sum(sum(seconds(op, profile)) for op in started(network.each, profile))
 
 
 def seconds(operator: Operator, profile: DeviceProfile) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def moved_elements(operator: Operator, profile: DeviceProfile) -> float:
 def bottleneck(network: Operators, profile: DeviceProfile) -> str:
     """What most of the time goes to: `compute`, `memory` or `overhead`."""
     spent = {"compute": 0.0, "memory": 0.0, "overhead": profile.fixed_us / 1e6}
-    for operator in started(network, profile):
+    for operator in started(network.each, profile):
         compute, move = demands(operator, profile)
         spent["compute" if compute >= move else "memory"] += max(compute, move)
         spent["overhead"] += seconds(operator, profile)[0]
@@ -93,10 +93,10 @@ def memory_bytes(network: Operators, profile: DeviceProfile) -> float:
     return float((network.params + network.peak) * profile.element_bytes)
 
 
-def started(network: Operators, profile: DeviceProfile) -> Iterator[Operator]:
+def started(operators: Iterable[Operator], profile: DeviceProfile) -> Iterator[Operator]:
     """The operators that the device starts one by one: without activations that are part of what is before them."""
     before = ""
-    for operator in network.each:
+    for operator in operators:
         if not (profile.fused and operator.kind in ACTIVATIONS and before in FUSING):
             yield operator
         before = operator.kind

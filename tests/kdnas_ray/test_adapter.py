@@ -448,3 +448,14 @@ def test_check_constraints_when_the_device_lacks_something_then_names_it_and_no_
     assert lacks in error.problem
     assert "latency" not in str(error)
     assert remedy in error.remedy
+
+
+def test_rejection_when_a_device_lacks_an_operator_then_its_reason_names_it(session):
+    def costs(architecture: Architecture) -> dict[str, float]:
+        return {"params": 1.0, "unsupported/mine": float(architecture["width"] > 2)}
+
+    opened = session(costs=costs, bounds={"unsupported/mine": 0.0}, missing=lambda architecture: {"mine": ("gelu",)})
+    opened.ask("a")
+    opened.ask("b")
+    reasons = {row["reason"] for row in opened.rows().values() if row["state"] == "rejected"}
+    assert reasons == {"mine cannot run gelu"}

@@ -468,3 +468,12 @@ def test_plan_when_an_own_task_loads_labels_of_another_kind_then_is_refused(tmp_
     error = refusal("task=wrong_numbers:Numbers", "bank.cache=cache")
     assert error.field == "task"
     assert "where targets are values, labels are [N, 10] float32" in error.remedy
+
+
+def test_plan_when_hints_must_be_worth_their_cost_then_keeps_those_taps_and_says_what_stages_cost():
+    recipes = {"hints": [True], "taps": ["stage1", "stage2"], "tap_share": 0.4}
+    made = plan(read({**SMALL, "recipes": recipes, "devices": ["cortex-m7"]}))
+    assert made.config.recipes.taps == made.taps == tuple(tap for tap, share in made.tap_shares.items() if share >= 0.4)
+    assert len(made.taps) == 1
+    again = plan(made.config)
+    assert again.config == made.config

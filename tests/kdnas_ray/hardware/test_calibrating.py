@@ -114,7 +114,7 @@ def test_operators_when_measured_alone_then_every_kind_of_our_convolutional_spac
     kinds = {}
     for name, space, architecture in draw_networks(USUAL, 12, 0):
         network = operators(lambda s=space, a=architecture: s.build(a, SHAPE, 10), SHAPE)
-        kinds |= {operator.kind: (name, operator) for operator in started(network, MACHINE)}
+        kinds |= {operator.kind: (name, operator) for operator in started(network.each, MACHINE)}
     for _, operator in kinds.values():
         assert input_shape(operator) is not None, operator
     assert operator_ms(kinds["conv"][1], runtime="eager") > 0
