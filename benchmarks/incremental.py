@@ -5,7 +5,8 @@ Five groups of two classes each, in an order drawn from the seed; images of 16 x
 
 - fine-tuning: the labels of each group alone;
 - rehearsal: and a memory of `memory` samples of earlier groups (herding);
-- LwF: KD from the earlier self at temperature 2, alpha 0.5, no memory; LwF + memory: both;
+- LwF: KD from the earlier self at temperature 2, as heavy as the labels (the paper's lambda 1, here alpha 0.2,
+  because our KD has the factor T^2), no memory; LwF + memory: both;
 - + features: and attention maps of the last stage (weight 1 of the usual one);
 - + WA: weight alignment after each group, with and without KD; growing: begins with one block a stage;
 - all at once: every class from the start, as many epochs, so as many steps as the whole stream without memory.
@@ -54,7 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cifar10": {"subset": 2_500, "memory": 300, "epochs": 6, "augmentation": Augmentation(crop=2, flip=True)},
 }
 ALONE = Recipe(learning_rate=0.05, batch_size=32).without_teacher()
-KD = Recipe(alpha=0.5, temperature=Temperature("constant", 2.0), learning_rate=0.05, batch_size=32)
+KD = Recipe(alpha=0.2, temperature=Temperature("constant", 2.0), learning_rate=0.05, batch_size=32)
 BOTH = dataclasses.replace(KD, terms=(Term("kd"), Term("attention", tap="stage3")))
 
 

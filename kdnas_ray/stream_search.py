@@ -76,7 +76,7 @@ def plan_stream(config: SearchConfig) -> StreamPlan:
     check_constraints(lambda: sample(config.space, rng), costs, bounds, missing=missing)
     check_sampler(config, costs)
     stream = Stream(tuple(len(group) for group in groups), settings.memory, config.bank.pool)
-    return StreamPlan(config, data, {}, bounds, (), {}, costs, devices, stream, groups)
+    return StreamPlan(config, data, {}, bounds, (), {}, costs, devices, missing, {}, stream, groups)
 
 
 def announcement(made: StreamPlan) -> str:
@@ -153,6 +153,13 @@ def _refuse(config: SearchConfig, settings: StreamSettings) -> None:
             "reused_classifier",
             "the earlier self has no classifier for the new classes",
             "leave it out",
+        ),
+        (
+            getattr(config.recipes, "tap_share", 0) > 0,
+            "recipes.tap_share",
+            getattr(config.recipes, "tap_share", 0),
+            "taps are not chosen by their share of time in a stream",
+            "name those worth a hint in recipes.taps",
         ),
         (config.bank.top_k is not None, "bank.top_k", config.bank.top_k, "all logits are kept", "leave it out"),
         (
