@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kdnas_ray.journal import Journal
-from kdnas_ray.objectives import MEMORY, UNSUPPORTED, costs_of, excess, over_text
+from kdnas_ray.objectives import LEARNED, MEMORY, UNSUPPORTED, costs_of, excess, over_text
 from search_spaces import Architecture, KdnasError, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -346,7 +346,7 @@ class StudyAdapter(Searcher):
                 self.study.tell(trial.number, state=TrialState.FAIL)
             else:
                 attributes = trial.user_attrs
-                costs = costs_of(attributes) | {name: attributes[name] for name in self._objectives[1:]}
+                costs = costs_of(attributes) | {n: attributes[n] for n in self._objectives if n not in LEARNED}
                 curve = trial.user_attrs.get("curve", ())
                 opened.append(Opened(Candidate.from_json(trial.user_attrs["candidate"]), costs, curve))
         return opened

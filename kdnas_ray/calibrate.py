@@ -72,6 +72,8 @@ def calibrate(
     """
     run, narrator = Path(run), narrator or Narrator()
     config = run_config(run)
+    if config.stream is not None:
+        raise KdnasError("not of a search on a stream", field="RUN", value=str(run), remedy="its rungs are groups")
     _check_options(sample, tau)
     names = _chosen_judges(config, judges)
     rungs = config.scheduler.rungs()

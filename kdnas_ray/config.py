@@ -27,6 +27,7 @@ from kdnas_ray.parsing import Choice, OnceLoader, misspelt, plain, refusal, vali
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.samplers.base import several_objectives
 from kdnas_ray.schedulers import SCHEDULERS
+from kdnas_ray.stream_settings import StreamRecipes, StreamSettings
 from kdnas_ray.tracking import TrackingSettings
 from search_spaces import SPACES, KdnasError, first_line
 from trainables.evaluators import EVALUATORS, Table
@@ -172,6 +173,8 @@ class SearchConfig(_Section):
     task: Annotated[Any, Choice(TASKS, "task", "digits")] = Field(default="digits", validate_default=True)
     labels: float = Field(1.0, gt=0, le=1)
     """Share of the training labels that is kept, of each class; the rest is learned from the teacher alone."""
+    stream: StreamSettings | None = None
+    """Classes that come in groups, one after the other (class-incremental learning); null where all are there."""
     teachers: list[Annotated[Any, Choice(TEACHERS, "teachers", "trained", INNER)]] = Field(
         default=["trained"], validate_default=True
     )
@@ -221,7 +224,9 @@ class SearchConfig(_Section):
             # One teacher alone answers the same under every policy: no decision for the sampler.
             object.__setattr__(self, "recipes", dataclasses.replace(self.recipes, ensembles=("average",)))
         object.__setattr__(self, "recipes", suited(self.recipes, self.task.targets))
-        if isinstance(self.evaluator, Table):
+        if self.stream is not None:
+            self._only_the_stream(self.stream)
+        elif isinstance(self.evaluator, Table):
             self._only_the_table()
         elif not self.teachers:
             raise KdnasError("there is none", field="teachers", value=[], remedy="list at least one teacher")
@@ -284,6 +289,30 @@ class SearchConfig(_Section):
             raise misspelt("unknown objective", "objectives", name, list(OBJECTIVES))
         return True
 
+    def _only_the_stream(self, stream: StreamSettings) -> None:
+        """A student of a stream is its own teacher: the defaults that need another one are left out."""
+        for name, nothing in (("teachers", []), ("constraints", {})):
+            if name not in self.model_fields_set:
+                object.__setattr__(self, name, nothing)
+        if self.teachers:
+            raise KdnasError(
+                "a student of a stream is taught by its own earlier self",
+                field="teachers",
+                value="set",
+                remedy="leave teachers out",
+            )
+        stream.rungs(self.scheduler.rungs())
+
+    @property
+    def recipe_space(self) -> Any:
+        """What recipes are drawn from: `recipes`, with the decisions of the stream where there is one."""
+        return self.recipes if self.stream is None else StreamRecipes(self.recipes, self.stream)
+
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which a trial reports: the scheduler's, in a stream each at the end of a group."""
+        found = self.scheduler.rungs()
+        return found if self.stream is None else self.stream.rungs(found)
+
     def _only_the_table(self) -> None:
         """A table knows neither teachers nor recipes: those that were not asked for are left out."""
         published = getattr(type(self.space), "PUBLISHED", {})
@@ -310,6 +339,13 @@ class SearchConfig(_Section):
                 field="objectives",
                 value=self.objectives,
                 remedy="for example [val_accuracy] or [val_accuracy, params]",
+            )
+        if "forgetting" in self.objectives and self.stream is None:
+            raise KdnasError(
+                "nothing is forgotten where all classes are there from the start",
+                field="objectives",
+                value="forgetting",
+                remedy="add a stream, such as stream.groups=5",
             )
         proxies = [name for name in self.objectives if name in PROXIES]
         if proxies and isinstance(self.evaluator, Table):

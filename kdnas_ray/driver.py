@@ -49,14 +49,17 @@ from kdnas_ray.samplers import Around
 from kdnas_ray.samplers.foresight import foreseeing
 from kdnas_ray.schedulers import replay
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
+from kdnas_ray.stream_search import StreamPlan, announcement
 from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
 from search_spaces import Architecture, KdnasError, RunError
+from trainables import bank as banks
 from trainables.alignment import speaks
 from trainables.candidate import Candidate
 from trainables.distill import Distill
 from trainables.evaluators.base import Prepared
 from trainables.evaluators.table import TableTrial
 from trainables.files import replace_text
+from trainables.incremental import StreamTrial
 from trainables.teachers import Teacher, save_teacher
 
 STUDY = "kdnas"
@@ -148,8 +151,8 @@ def _guarded(
             try:
                 _announce(run, made.config)
                 sender = tracking.start(run) if made.config.tracking.enabled else None
-                phases = _table_phases if isinstance(made, TablePlan) else _phases
-                result = phases(run, made, narrator, stop, arm, searching)  # type: ignore[arg-type]
+                phases = PHASES.get(type(made), _phases)
+                result = phases(run, made, narrator, stop, arm, searching)
                 status = "finished"
             except (Interrupted, KeyboardInterrupt):
                 status = "interrupted"
@@ -227,6 +230,25 @@ def _phases(
     return SearchResult(run)
 
 
+def _stream_phases(
+    run: Path, made: StreamPlan, narrator: Narrator, stop: Stop, arm: Callable[[], Any], searching: bool
+) -> SearchResult:
+    config = made.config
+    narrator.say(announcement(made))
+    # No teacher yet: each student becomes one.
+    views = {"augmentation": config.task.augmentation, "views": config.bank.views, "seed": config.seed}
+    bank = banks.without_teacher(made.data.train, **views)
+    with in_store(run, made, bank, None, arm) as (_, reference):
+        if searching:
+            _search_phase(run, made, None, StreamTrial, reference, narrator, stop, (), None)
+        if stop.reason == "interrupt":
+            raise Interrupted
+        finalists.retrain(run, made, reference, config.retrain.top, narrator.say, stop)
+        if stop.reason == "interrupt":
+            raise Interrupted
+    return SearchResult(run)
+
+
 def _table_phases(
     run: Path, made: TablePlan, narrator: Narrator, stop: Stop, arm: Callable[[], Any], searching: bool
 ) -> SearchResult:
@@ -247,6 +269,9 @@ def _table_phases(
     return SearchResult(run)
 
 
+PHASES: dict[type, Callable[..., SearchResult]] = {StreamPlan: _stream_phases, TablePlan: _table_phases}
+
+
 def _search_phase(
     run: Path,
     made: Plan,
@@ -260,7 +285,7 @@ def _search_phase(
     scores: Callable[[Candidate], dict[str, float]] = lambda candidate: {},
 ) -> None:
     config = made.config
-    rungs = config.scheduler.rungs()
+    rungs = config.rungs()
     progress = Progress(
         budget=config.budget.trials,
         rungs=rungs,
@@ -272,7 +297,7 @@ def _search_phase(
         progress.wall_budget_s = max(0.0, config.budget.wall_s - journal.search_s())
     around = Around(
         space=config.space,
-        recipes=config.recipes,
+        recipes=config.recipe_space,
         costs=made.costs,
         rows=lambda: list(journal.rows.values()),
         epochs=rungs[-1],
@@ -285,7 +310,7 @@ def _search_phase(
     adapter = StudyAdapter(
         study,
         space=config.space,
-        recipes=config.recipes,
+        recipes=config.recipe_space,
         costs=made.costs,
         bounds=made.bounds,
         objectives=config.objectives,

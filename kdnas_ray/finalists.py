@@ -20,12 +20,14 @@ from kdnas_ray.config import SearchConfig
 from kdnas_ray.objectives import costs_of
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import append_jsonl, read_jsonl
+from kdnas_ray.stream_search import MEASURES
 from kdnas_ray.within import keeping
 from search_spaces import SPACES, RunError
 from trainables import slot
 from trainables.candidate import Candidate, checked_id
 from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
+from trainables.incremental import learn_all
 from trainables.loop import DivergedError, Normalise, evaluate, train
 from trainables.losses.reuse import settle
 from trainables.model_files import more_meta, save_student
@@ -103,8 +105,8 @@ def finalists(run: Path) -> list[dict[str, Any]]:
     """Retrained candidates, best first by validation accuracy with KD (mean over seeds), then by size.
 
     Each row: id, the numbers known before training (`params`, `flops`, …), and mean and spread (`_std`, None for a
-    single seed) over seeds of `val_accuracy`, `test_accuracy` and `test_accuracy_without_kd`. Selection never looks
-    at the test split.
+    single seed) over seeds of `val_accuracy`, `test_accuracy` and `test_accuracy_without_kd`; in a stream also of
+    `MEASURES`, with and without KD. Selection never looks at the test split.
     """
     rows = {row["id"]: row for row in read_jsonl(run / "candidates.jsonl")}
     retrained = read_retrained(run)
@@ -123,9 +125,21 @@ def finalists(run: Path) -> list[dict[str, Any]]:
                 **_mean_and_spread("val_accuracy", [row["val_accuracy"] for row in with_kd]),
                 **_mean_and_spread("test_accuracy", [row["test_accuracy"] for row in with_kd]),
                 **_mean_and_spread("test_accuracy_without_kd", [row["test_accuracy"] for row in without]),
+                **_of_stream(with_kd, without),
             }
         )
     return sorted(found, key=lambda row: (-row["val_accuracy"], row["params"], row["id"]))
+
+
+def _of_stream(with_kd: Sequence[dict[str, Any]], without: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean and spread of what is measured in a stream beside accuracy; nothing where there is none."""
+    found: dict[str, float | None] = {}
+    for name in MEASURES:
+        if name not in with_kd[0]:
+            continue
+        found |= _mean_and_spread(name, [row[name] for row in with_kd])
+        found |= _mean_and_spread(f"{name}_without_kd", [row[name] for row in without])
+    return found
 
 
 def keep_best(run: Path) -> None:
@@ -200,8 +214,8 @@ def _run_jobs(
             kd = "with" if job.with_kd else "without"
             say(f"Retraining {row['id']} {kd} KD, seed {row['seed']}, failed: {row['failure']}")
             continue
-        kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy")
-        tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept}})
+        kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy", *MEASURES)
+        tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept if key in row}})
         say(f"Retraining: {done} of {len(jobs)} done")
 
 
@@ -239,16 +253,51 @@ def as_they_end(waiting: dict[ray.ObjectRef, Job], stop: Stop, again: str) -> It
 def _retrain_one(
     shared: Shared, test: Split, job: Job, epochs: int, generations: int, folder: str, meta: dict[str, Any]
 ) -> dict[str, Any]:
-    row, model = train_in_full(shared, job, epochs, generations)
+    scores: dict[str, Any]
+    if shared.stream is not None:
+        row, model, scores = _along_stream(shared, test, job, epochs)
+    else:
+        row, model = train_in_full(shared, job, epochs, generations)
+        if model is not None:
+            _, accuracy = evaluate(model, test, shared.task, Normalise(shared.mean, shared.std))
+            scores = {"test_accuracy": accuracy}
     if model is None:
         return row | {"test_accuracy": None}
-    _, accuracy = evaluate(model, test, shared.task, Normalise(shared.mean, shared.std))
     if job.with_kd:
         settle(model)
         architecture = job.candidate.architecture.to_json()
         place = Path(folder) / _folder_name(job.candidate.id, job.seed, epochs, generations)
         save_student(place, model, meta | {"architecture": architecture})
-    return row | {"test_accuracy": accuracy}
+    return row | scores
+
+
+def _along_stream(
+    shared: Shared, test: Split, job: Job, epochs: int
+) -> tuple[dict[str, Any], nn.Module | None, dict[str, Any]]:
+    """One training through all groups: its line, the network (None where it diverged), and its scores on test."""
+    torch.set_num_threads(shared.threads)
+    recipe = job.candidate.recipe if job.with_kd else job.candidate.recipe.without_teacher()
+    line = _line(job, epochs, 1)
+    try:
+        with slot.training():
+            candidate = Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
+            course, scores = learn_all(shared, candidate, epochs, test)
+    except DivergedError as error:
+        return line | {"failure": str(error), "val_accuracy": None}, None, {}
+    end = course.curve[-1]
+    kept = {"val_accuracy": end["val_accuracy"], "forgetting": end["forgetting"], "train_s": course.train_s}
+    return line | kept | {"curve": course.curve}, course.model, scores
+
+
+def _line(job: Job, epochs: int, generations: int) -> dict[str, Any]:
+    return {
+        "id": job.candidate.id,
+        "seed": job.seed,
+        "repeat": job.repeat,
+        "with_kd": job.with_kd,
+        "epochs": epochs,
+        "generations": generations,
+    }
 
 
 def train_in_full(
@@ -267,14 +316,7 @@ def train_in_full(
     candidate = Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
     normalise = Normalise(shared.mean, shared.std)
     training = open_training(shared, candidate, epochs)
-    facts = {
-        "id": candidate.id,
-        "seed": job.seed,
-        "repeat": job.repeat,
-        "with_kd": job.with_kd,
-        "epochs": epochs,
-        "generations": generations,
-    }
+    facts = _line(job, epochs, generations)
     try:
         with slot.training():
             curve = train(training, shared.bank, shared.validation, shared.task, normalise, epochs)

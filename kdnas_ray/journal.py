@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_ray import tracking
+from kdnas_ray.objectives import LEARNED
 from kdnas_ray.runs import append_jsonl, read_jsonl, read_state, write_state
 from trainables.candidate import Candidate
 from trainables.loop import Point
@@ -103,11 +104,12 @@ class Journal:
         reason: str | None = None,
     ) -> dict[str, Any]:
         """A candidate ended; returns its line in candidates.jsonl."""
-        accuracy = curve[-1]["val_accuracy"] if curve else None
+        learned = {name: curve[-1][name] for name in LEARNED if curve and name in curve[-1]}
         row = candidate.to_json() | {
             "state": state,
             "epochs": len(curve),
-            "val_accuracy": accuracy,
+            "val_accuracy": None,
+            **learned,
             **self._costs.get(candidate.id, {}),
             "curve": list(curve),
             "reason": reason,

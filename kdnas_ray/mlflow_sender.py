@@ -376,7 +376,8 @@ def _retrained(record: Record) -> list[Any]:
     end = "" if record["with_kd"] else "_without_kd"
     return [
         Metric(f"retrained.{name}{end}", record[name], record["time_ms"], record["repeat"])
-        for name in ("val_accuracy", "test_accuracy")
+        for name in record
+        if name.endswith(("accuracy", "forgetting"))
     ]
 
 

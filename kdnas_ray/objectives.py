@@ -37,6 +37,10 @@ OBJECTIVES: Registry[Objective] = Registry(
         "val_accuracy",
         Objective("Share of validation samples classified correctly, or the task's metric, 0 to 1", True, True),
     ),
+    (
+        "forgetting",
+        Objective("Mean loss of the best earlier accuracy on the groups of a stream, after the last", needs_data=True),
+    ),
     ("params", Objective("Number of trainable parameters")),
     ("flops", Objective("Floating point operations for one input, 2 for each multiply-add")),
     ("latency_ms", Objective("Modelled milliseconds for one input on a device", of_device=True)),
@@ -46,6 +50,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         for name, proxy in PROXIES.items()
     ),
 )
+LEARNED = ("val_accuracy", "forgetting")  # known only by training
 CONSTRAINABLE = [name for name, objective in OBJECTIVES.items() if not objective.needs_data]
 SIZES = [name for name in CONSTRAINABLE if not OBJECTIVES[name].of_device]
 EXAMPLES = {"params": 20000, "flops": 1_000_000}  # numbers in messages

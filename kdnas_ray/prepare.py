@@ -90,7 +90,7 @@ def plan(config: SearchConfig) -> Plan:
     Raises:
         KdnasError: data, teacher, space, recipes or constraints do not fit together.
     """
-    _check_resources(config.resources)
+    check_resources(config.resources)
     check_creatable(cache_folder(config.bank.cache), "bank.cache")
     check_kind(config)
     data = load_data(config)
@@ -188,7 +188,7 @@ def check_prefilter(config: SearchConfig) -> None:
 
 def check_sampler(config: SearchConfig, costs: Callable[[Architecture], Costs]) -> None:
     """Refuses a sampler that cannot work on this space, or whose package is not installed."""
-    around = Around(config.space, config.recipes, costs, list, config.scheduler.max_epochs)
+    around = Around(config.space, config.recipe_space, costs, list, config.scheduler.max_epochs)
     config.sampler.make(config.seed, lambda trial: [0.0], around)
 
 
@@ -324,7 +324,7 @@ def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tup
     if not teacher:
         return
     students = config.space.taps()
-    shapes = tap_shapes(_any_student(config, data), data.shape, list(students))
+    shapes = tap_shapes(any_student(config, data), data.shape, list(students))
     for term in getattr(config.recipes, "needed_terms", tuple)():
         if term.tap is not None and term.tap not in students:
             raise KdnasError(
@@ -343,7 +343,7 @@ def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tup
 def _check_classifiers(config: SearchConfig, data: Data, teacher: nn.Module) -> None:
     if "reused_classifier" not in getattr(config.recipes, "needed_losses", tuple)():
         return
-    for whose, model in (("teacher", teacher), ("students", _any_student(config, data))):
+    for whose, model in (("teacher", teacher), ("students", any_student(config, data))):
         head = getattr(model, "classifier", None)
         if not isinstance(head, nn.Linear) or head.bias is None:
             raise KdnasError(
@@ -354,13 +354,15 @@ def _check_classifiers(config: SearchConfig, data: Data, teacher: nn.Module) -> 
             )
 
 
-def _any_student(config: SearchConfig, data: Data) -> nn.Module:
+def any_student(config: SearchConfig, data: Data) -> nn.Module:
+    """A network of the space with fresh weights."""
     architecture = sample(config.space, random.Random(config.seed))
     with torch.random.fork_rng(devices=[]):
         return config.space.build(architecture, data.shape, len(data.classes))
 
 
-def _check_resources(resources: Resources) -> None:
+def check_resources(resources: Resources) -> None:
+    """Refuses more than this machine has for one trial."""
     # A cluster may be larger than this machine.
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         return

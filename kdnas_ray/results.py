@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.table import Table as Grid
 
+from kdnas_ray import stream_search
 from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
 from kdnas_ray.analysis.pareto import pareto_front, rank_candidates
 from kdnas_ray.environment import git_commit, versions
@@ -83,9 +84,9 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "best": _best(best, ranked, over),
         "finalists": best,
         "over_bounds": sorted(over),
-        **(trust := _trust(run, rows, best, config.scheduler.rungs(), looked_up)),
+        **(trust := _trust(run, rows, best, config.rungs(), looked_up)),
         "trust_warnings": trust_warnings(trust, config.retrain.least_tau),
-        "rungs": list(config.scheduler.rungs()),
+        "rungs": list(config.rungs()),
         "objectives": config.objectives,
         "constraints": made.bounds,
         "ranking": [row["id"] for row in ranked],
@@ -96,6 +97,7 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "versions": versions(),
         "git_commit": git_commit(),
         "cores": os.cpu_count(),
+        **stream_search.facts(made),
         "seed": config.seed,
         "started": state.get("started"),
         "command": state.get("command"),
@@ -121,7 +123,8 @@ def end_record(run: Path, status: str) -> dict[str, Any]:
             "kendall_tau",
         )
     }
-    for name in ("val_accuracy", "test_accuracy", "test_accuracy_without_kd", "params", "flops"):
+    of_stream = [name for name in best if name.startswith(stream_search.MEASURES) and not name.endswith("_std")]
+    for name in ("val_accuracy", "test_accuracy", "test_accuracy_without_kd", "params", "flops", *of_stream):
         metrics[f"best_{name}"] = best.get(name)
     for name in ("accuracy", "params", "flops"):
         metrics[f"teacher_{name}"] = (summary.get("teacher") or {}).get(name)
@@ -154,8 +157,12 @@ def ranking_table(result: SearchResult, top: int = 10) -> Grid:
     front = {row["id"] for row in pareto_front(result.candidates, objectives)} if several else set()
     columns = ["", "candidate", "epochs", "validation", "parameters", "MFLOPs", *more]
     columns += ["front"] if front else []
+    scores = ["val_accuracy", "test_accuracy", "test_accuracy_without_kd"]
     if retrained:
         columns += ["retrained", "test", "test without KD"]
+    if result.summary.get("stream") and retrained:
+        columns += ["old groups", "without KD"]
+        scores += ["test_old_accuracy", "test_old_accuracy_without_kd"]
     for title in columns:
         table.add_column(title, justify="left" if title == "candidate" else "right", no_wrap=True)
     for place, row in enumerate(result.ranking[:top], start=1):
@@ -172,10 +179,7 @@ def ranking_table(result: SearchResult, top: int = 10) -> Grid:
         if front:
             cells.append("yes" if row["id"] in front else "")
         if retrained:
-            cells += [
-                _percent(again.get(name), again.get(f"{name}_std"))
-                for name in ("val_accuracy", "test_accuracy", "test_accuracy_without_kd")
-            ]
+            cells += [_percent(again.get(name), again.get(f"{name}_std")) for name in scores]
         table.add_row(*cells)
     return table
 
@@ -183,6 +187,8 @@ def ranking_table(result: SearchResult, top: int = 10) -> Grid:
 def headline(summary: dict[str, Any]) -> str:
     """The result in one or two sentences, and one for each number on a device."""
     best, teacher = summary.get("best"), summary.get("teacher")
+    if best and summary.get("stream"):
+        return " ".join([stream_search.headline(best), *_on_devices(summary, best, {})])
     if not best or not teacher:
         if over := len(summary.get("over_bounds") or ()):
             return f"No candidate is known to keep the latency bounds: measured on this machine, {over} break one."
@@ -276,7 +282,8 @@ def _best(best: list[dict[str, Any]], ranked: list[dict[str, Any]], over: set[st
     row = rows[best[0]["id"]] if best else complete[0]
     kept = {name: row[name] for name in ("id", "architecture", "recipe", "val_accuracy")} | costs_of(row)
     measured = best[0] if best else {}
-    names = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
+    names = ["test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std"]
+    names += [name for name in measured if name.startswith(stream_search.MEASURES)]
     return (
         kept
         | {name: measured.get(name) for name in names}

@@ -18,6 +18,7 @@ from kdnas_ray.environment import ray_session
 from kdnas_ray.live import Narrator
 from kdnas_ray.prepare import Plan, needed_bytes, plan
 from kdnas_ray.runs import read_state, write_state
+from kdnas_ray.stream_search import StreamPlan, plan_stream
 from kdnas_ray.table_search import plan_table
 from search_spaces import sample
 from trainables.bank import Bank
@@ -33,17 +34,19 @@ class Interrupted(Exception):
 
 
 def planned(config: SearchConfig) -> Plan:
-    """The checked search, on a table or on data.
+    """The checked search, on a stream, on a table or on data.
 
     Raises:
         KdnasError: it cannot work.
     """
+    if config.stream is not None:
+        return plan_stream(config)
     return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
 
 
 @contextlib.contextmanager
 def in_store(
-    run: Path, made: Plan, bank: Bank, teacher: Teacher, arm: Callable[[], Any]
+    run: Path, made: Plan, bank: Bank, teacher: Teacher | None, arm: Callable[[], Any]
 ) -> Iterator[tuple[Shared, ray.ObjectRef]]:
     """A Ray session; yields what every training reads, and the same in the object store.
 
@@ -51,13 +54,13 @@ def in_store(
         run: the run folder.
         made: the plan.
         bank: what the teachers said.
-        teacher: the first one.
+        teacher: the first one, None where there is none.
         arm: puts this process's handlers of Ctrl-C and SIGTERM back, see `interrupts`.
     """
     config, data = made.config, made.data
     room = needed_bytes(bank, [data.validation.images, data.test.images])
     with ray_session(config.resources.workers, config.resources.cpu, room):
-        if made.online:
+        if made.online and teacher is not None:
             bank = online(bank, teacher.model, made.online, mean=data.mean, std=data.std, pool=config.bank.pool)
         arm()  # again: Ray put its own handler of SIGTERM in place, which prints a stack of C++ calls
         shared = Shared(
@@ -68,11 +71,12 @@ def in_store(
             mean=data.mean,
             std=data.std,
             classes=len(data.classes),
-            rungs=config.scheduler.rungs(),
+            rungs=config.rungs(),
             checkpoints=str((run / "trials").resolve()),
             threads=max(1, int(config.resources.cpu)),
             device="cuda" if config.resources.gpu else "cpu",
             channels_last=channels_last(run, made),
+            stream=made.stream if isinstance(made, StreamPlan) else None,
         )
         yield shared, ray.put(shared)
 

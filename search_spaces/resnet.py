@@ -169,10 +169,12 @@ def resnet_point(name: str, width: int = 64) -> Architecture:
 
 def residual(block: str, width: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Module:
     """One residual block of a kind in `BLOCKS`: `[batch, width, h, w]` to `[batch, out, h / stride, w / stride]`."""
-    return _Residual(BLOCKS[block](width, out, kernel, stride), width, out, stride)
+    return Residual(BLOCKS[block](width, out, kernel, stride), width, out, stride)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """`relu(body(x) + shortcut(x))`; the shortcut is the identity where nothing changes its shape."""
+
     def __init__(self, body: nn.Module, width: int, out: int, stride: int) -> None:
         super().__init__()
         self.body = body

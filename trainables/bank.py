@@ -57,13 +57,17 @@ class Batch:
     def guessed(self, shares: Sequence[float] = ()) -> "Batch":
         """The batch with the teachers' mean answer, each by its share, as the class of samples that have none.
 
+        So has a sample of a class that the teachers have no logit for (it came after them, see `trainables.stream`).
         Labels of other kinds stay as they are: no loss for them needs a guess.
         """
-        if self.labels.dim() > 1 or bool((self.labels >= 0).all()):
+        if self.labels.dim() > 1:
+            return self
+        known = (self.labels >= 0) & (self.labels < self.logits.shape[2])
+        if bool(known.all()):
             return self
         counts = self.logits.new_tensor(shares or [1.0] * len(self.logits))
         guess = (counts[:, None, None] * self.logits.softmax(dim=2)).sum(dim=0).argmax(dim=1)
-        return dataclasses.replace(self, labels=torch.where(self.labels >= 0, self.labels, guess))
+        return dataclasses.replace(self, labels=torch.where(known, self.labels, guess))
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on this device."""

@@ -4,6 +4,7 @@ Usable with plain Ray Tune: `tune.Tuner(tune.with_parameters(Distill, shared=sha
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +19,9 @@ from trainables import slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
 from trainables.layout import to_channels_last
-from trainables.loop import DivergedError, Normalise, Training, start, train
+from trainables.loop import DivergedError, Normalise, Point, Training, start, train
 from trainables.model_files import restore_training, save_training
+from trainables.stream import Stream
 from trainables.tasks.base import Split, Task
 
 CHECKPOINT = "rung.pt"
@@ -53,6 +55,7 @@ class Shared:
         device: where students train, `cpu` or `cuda`.
         channels_last: memory layout of the students' weights and activations.
         start: weights that candidates begin with; None for fresh ones.
+        stream: the groups in which the classes come; None where all are there from the start.
     """
 
     bank: Bank
@@ -68,24 +71,44 @@ class Shared:
     device: str = "cpu"
     channels_last: bool = False
     start: Start | None = None
+    stream: Stream | None = None
+
+
+class InTraining(Protocol):
+    """What a trial trains: one training, or one after another along a stream."""
+
+    model: nn.Module
+    train_s: float
+
+    @property
+    def curve(self) -> Sequence[Point]:
+        """One point an epoch so far."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained so far."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of `state()`."""
+
+
+def fresh_network(shared: Shared, candidate: Candidate, seed: int) -> nn.Module:
+    """The candidate's network before training, on its device."""
+    model = build_model(shared.space, candidate.architecture, shared.bank.shape, shared.classes, seed)
+    if shared.start is not None:
+        shared.start.inherit(candidate.architecture, model)
+    model = model.to(shared.device)
+    return to_channels_last(model) if shared.channels_last else model
 
 
 def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Training:
     """The candidate's training at epoch 0."""
-    model = build_model(shared.space, candidate.architecture, shared.bank.shape, shared.classes, candidate.seed)
-    if shared.start is not None:
-        shared.start.inherit(candidate.architecture, model)
-    arranged = to_channels_last if shared.channels_last else lambda network: network
-    model = arranged(model.to(shared.device))
-    peer = None
-    if candidate.recipe.mutual:
-        build = (shared.space, candidate.architecture, shared.bank.shape, shared.classes)
-        peer = build_model(*build, candidate.seed + PEER_SEED)
-        if shared.start is not None:
-            shared.start.inherit(candidate.architecture, peer)
-        peer = arranged(peer.to(shared.device))
+    peer = fresh_network(shared, candidate, candidate.seed + PEER_SEED) if candidate.recipe.mutual else None
     return start(
-        model,
+        fresh_network(shared, candidate, candidate.seed),
         candidate.recipe,
         shared.bank,
         seed=candidate.seed,
@@ -132,7 +155,7 @@ class Distill(tune.Trainable):
         """Prepare the next candidate in the same actor; a fresh actor would cost seconds."""
         self.candidate = Candidate.from_json(new_config["candidate"])
         self.folder = Path(self.shared.checkpoints) / self.candidate.id
-        self.training: Training | None = None
+        self.training: InTraining | None = None
         self.rung = sum(rung <= new_config.get("reported", 0) for rung in self.shared.rungs)
         return True
 
@@ -144,14 +167,7 @@ class Distill(tune.Trainable):
             if self.training is None:
                 self.training = self._open()
             with slot.training():
-                curve = train(
-                    self.training,
-                    self.shared.bank,
-                    self.shared.validation,
-                    self.shared.task,
-                    self.normalise,
-                    until,
-                )
+                curve = self._train(until)
         except DivergedError as error:
             return {"failure": str(error), "done": True}
         except Exception as error:  # one candidate's fault must not end the search
@@ -160,10 +176,7 @@ class Distill(tune.Trainable):
         curve = curve[:until]
         last = until == self.shared.rungs[-1]
         if not last and self.training.epoch == until:
-            try:
-                save_training(self.folder / CHECKPOINT, self.training)
-            except OSError as error:  # a full disk costs the way back to this rung, not the training itself
-                logger.warning("%s: no checkpoint after epoch %d (%s)", self.candidate.id, until, error)
+            self._keep()
         return {
             "epoch": until,
             "val_accuracy": curve[-1]["val_accuracy"],
@@ -182,7 +195,19 @@ class Distill(tune.Trainable):
         self.training = self._open(Path(checkpoint))
         self.rung = sum(rung <= self.training.epoch for rung in self.shared.rungs)
 
-    def _open(self, folder: Path | None = None) -> Training:
+    def _train(self, until: int) -> Sequence[Point]:
+        shared = self.shared
+        assert isinstance(self.training, Training)
+        return train(self.training, shared.bank, shared.validation, shared.task, self.normalise, until)
+
+    def _keep(self) -> None:
+        assert self.training is not None
+        try:
+            save_training(self.folder / CHECKPOINT, self.training)
+        except OSError as error:  # a full disk costs the way back to this rung, not the training itself
+            logger.warning("%s: no checkpoint after epoch %d (%s)", self.candidate.id, self.training.epoch, error)
+
+    def _open(self, folder: Path | None = None) -> InTraining:
         training = open_training(self.shared, self.candidate, self.shared.rungs[-1])
         restore_training((folder or self.folder) / CHECKPOINT, training)
         return training

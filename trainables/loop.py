@@ -283,7 +283,7 @@ def _losses(
     with _drawing(key, logits.device):  # losses that hide or draw do so from this seed
         soft = distilled(
             hard,
-            logits,
+            logits[:, : batch.logits.shape[2]],  # a teacher of earlier classes has no logit for later ones
             seen,
             batch.guessed(recipe.teacher_shares),
             recipe,

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors.torch
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search_spaces import SPACES, Architecture, KdnasError, Space, first_line
-from trainables.loop import Normalise, Training, device_of
+from trainables.loop import Normalise, device_of
 from trainables.tasks.base import Data
 
 
@@ -103,7 +103,19 @@ def more_meta(targets: str, data: Data) -> dict[str, Any]:
     return found
 
 
-def save_training(path: Path, training: Training) -> None:
+class Saves(Protocol):
+    """A training that can be written down and taken up again."""
+
+    model: nn.Module
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of `state()`."""
+
+
+def save_training(path: Path, training: Saves) -> None:
     """Write the state of a training, in one step."""
     save_state(path, training.state())
 
@@ -120,7 +132,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
             raise
 
 
-def restore_training(path: Path, training: Training) -> bool:
+def restore_training(path: Path, training: Saves) -> bool:
     """Take up the state that `save_training` wrote; False where there is none that fits: then nothing changed."""
     if not path.exists():
         return False

@@ -98,6 +98,9 @@ class Recipe:
         weight_decay: L2 penalty on all weights; of `adamw` the decoupled decay.
         batch_size: samples a step.
         quantised: the student trains as it will run in int8 for the last half of the training.
+        exemplars: how samples of earlier classes are chosen for the memory of a stream.
+        weight_alignment: newer classes' weights are scaled to the length of earlier ones' after each group of a stream.
+        grow: the network starts with one block a stage and gains the others with the later groups of a stream.
     """
 
     alpha: float = 0.7
@@ -115,6 +118,9 @@ class Recipe:
     mutual: float = 0.0
     optimizer: str = "sgd"
     quantised: bool = False
+    exemplars: str = "herding"
+    weight_alignment: bool = False
+    grow: bool = False
 
     def __post_init__(self) -> None:
         _require(self.ensemble in ENSEMBLES, "recipe.ensemble", self.ensemble, f"known: {', '.join(ENSEMBLES)}")

@@ -16,6 +16,7 @@ from kdnas_ray.analysis.gain import Gain, distillation_gain
 from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import pareto_front, rank_candidates
 from kdnas_ray.config import SearchConfig
+from kdnas_ray.finalists import read_retrained
 from kdnas_ray.kept_config import run_config
 from kdnas_ray.objectives import costs_of, number
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
@@ -39,6 +40,7 @@ FACTS = (
     "trust_warnings",
     "objectives",
     "constraints",
+    "stream",
 )
 
 
@@ -82,6 +84,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         **facts,
         **_gains(read_jsonl(run / "retrained.jsonl"), best, list(retrained)),
         **_figures(run, rows, facts),
+        "matrices": _matrices(run, best) if facts["stream"] else [],
         "ranked": [{**row, "again": retrained.get(row["id"])} for row in ranked[:RANKED]],
         "ranked_in_all": len(ranked),
         "any_retrained": bool(retrained),
@@ -105,7 +108,7 @@ def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -
     """What can be said while the search has not written its summary: it still runs, or its driver was killed."""
     told: dict[str, Any] = {"objectives": ["val_accuracy"], "rungs": [], "seed": config.get("seed")}
     if chosen := _understood(run):
-        told = {"objectives": chosen.objectives, "rungs": list(chosen.scheduler.rungs()), "seed": chosen.seed}
+        told = {"objectives": chosen.objectives, "rungs": list(chosen.rungs()), "seed": chosen.seed}
     complete = [row for row in rank_candidates(rows, told["objectives"]) if row["state"] == "complete"]
     kept = ("id", "architecture", "recipe", "val_accuracy")
     tested = ("test_accuracy", "test_accuracy_std", "test_accuracy_without_kd", "test_accuracy_without_kd_std")
@@ -139,6 +142,17 @@ def _drawing(space: Space, decisions: Mapping[str, Any]) -> Markup | None:
         return Markup(svg(space, decode(space, decisions)))  # its texts are escaped there
     except KdnasError:
         return None
+
+
+def _matrices(run: Path, best: dict[str, Any] | None) -> list[tuple[str, list[list[float]]]]:
+    """Test accuracy on each group of a stream after each, mean over seeds, with and without distillation."""
+    found = []
+    for title, with_kd in (("with distillation", True), ("without", False)):
+        own = [row for row in read_retrained(run) if best and row["id"] == best["id"] and row["with_kd"] == with_kd]
+        if own:
+            lines = zip(*(row["test_matrix"] for row in own), strict=True)
+            found.append((title, [np.mean(line, axis=0).tolist() for line in lines]))
+    return found
 
 
 def _gains(

@@ -19,6 +19,7 @@ def test_objectives_when_listed_then_only_those_that_the_architecture_decides_ca
         "flops": (False, False),
         "latency_ms": (False, False),
         "memory_mb": (False, False),
+        "forgetting": (False, True),
         **dict.fromkeys(PROXIES, (True, True)),
     }
     assert CONSTRAINABLE == ["params", "flops", "latency_ms", "memory_mb"]

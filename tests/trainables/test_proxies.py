@@ -300,7 +300,7 @@ def test_naswot_without_activation_is_refused():
 
 def test_naswot_sees_every_relu_of_our_blocks():
     model, seen = network(4), probe()
-    gates = [m for m in model.modules() if isinstance(m, nn.ReLU) or type(m).__name__ == "_Residual"]
+    gates = [m for m in model.modules() if isinstance(m, nn.ReLU) or type(m).__name__ == "Residual"]
     units = []
     hooks = [m.register_forward_hook(lambda _m, _i, out: units.append((out > 0).flatten(1).clone())) for m in gates]
     model(seen.images)
