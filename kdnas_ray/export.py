@@ -273,6 +273,8 @@ def _about(
             "type": meta.get("dtype", "uint8"),
             "range": [0, 255] if meta.get("dtype", "uint8") == "uint8" else None,
             "shape": ["batch", *meta["shape"]],
+            "seen": _seen(data),
+            "source": getattr(config.task, "pixels", None),
         },
         "targets": config.task.targets,
         "metric": config.task.metric_name,
@@ -416,6 +418,16 @@ def _write_about(draft: Path, about: dict[str, Any]) -> None:
     if about["input"]["preprocessing"]:
         source = Path(wav_to_pixels.__file__)
         (draft / source.name).write_text(source.read_text(encoding="utf8"), encoding="utf8")
+
+
+def _seen(data: Data) -> dict[str, list[float]]:
+    """Least, mean and largest pixel of each channel of the training images: whoever feeds others is warned."""
+    images = data.train.images
+    return {
+        "least": images.min(axis=(0, 2, 3)).tolist(),
+        "mean": [round(255 * mean, 1) for mean in data.mean],
+        "largest": images.max(axis=(0, 2, 3)).tolist(),
+    }
 
 
 def _preprocessing(config: SearchConfig) -> dict[str, Any] | None:

@@ -146,6 +146,13 @@ def _interface(about: Mapping[str, Any]) -> list[str]:
             f"float32 `[batch, {channels}, {height}, {width}]`, values 0 to 1, normalised by mean `{mean}` and "
             f"deviation `{std}` of each channel; this is **not** part of the weights."
         )
+    seen = about["input"].get("seen")
+    if seen and kind == "uint8":
+        source = about["input"].get("source")
+        read += (
+            f" In training pixels went from {seen['least']} to {seen['largest']} with mean {seen['mean']} (a channel "
+            f"each){': ' + escape(source) if source else ''}. Yours must be on the same scale."
+        )
     names = ", ".join(f"{index}: {escape(name)}" for index, name in enumerate(about["classes"]))
     output = about.get("output", {}).get("shape", ["batch", len(about["classes"])])
     shape = ", ".join(map(str, output))

@@ -9,7 +9,9 @@ from kdnas_ray.model_card import config_digest, escape, model_card
 
 ABOUT = {
     "name": "c0007", "format": "onnx", "task": "images", "classes": ["cat", "dog"],
-    "input": {"shape": ["batch", 3, 32, 32]}, "normalisation": {"mean": [0.5] * 3, "std": [0.2] * 3},
+    "input": {"shape": ["batch", 3, 32, 32], "source": "as_scanned", "seen": {
+        "least": [0] * 3, "mean": [99.5] * 3, "largest": [240] * 3}},
+    "normalisation": {"mean": [0.5] * 3, "std": [0.2] * 3},
     "space": {"name": "resnet"}, "architecture": {"stem.width": 8}, "notation": '{"stem.width": 8}',
     "recipe": {"alpha": 0.7, "quantised": True, "terms": [{"loss": "kd", "weight": 1.0}]},
     "params": 10_000, "flops": 5_000_000,
@@ -37,7 +39,7 @@ def test_card_when_all_is_known_then_says_it():
     for part in (
         "100.0 times smaller than its teacher", "91.00% ± 1.00%", "89.00% ± 2.00%", "95.00%", "91.50% on test",
         "over 3 full trainings", "| test | 91.50% | 91.20% | 98.50% |", "5,000,000", "0.250 ms", "12,000 bytes",
-        "latency on npu-small as the search modelled it", "trained for int8",
+        "latency on npu-small as the search modelled it", "[240, 240, 240]", "as\\_scanned", "trained for int8",
             "0.05 of the training labels", "c" * 16, "terms.0.loss",
         "largest difference 1e-06", "student-int8.onnx", "[batch, 3, 32, 32]",
     ):  # fmt: skip
