@@ -36,6 +36,7 @@ from trainables.recipe import RECIPES, LabelsAlone, suited
 from trainables.tasks import TASKS
 from trainables.teachers import TEACHERS, check_order
 
+INNER = {"task": (TASKS, "digits"), "teacher": (TEACHERS, "trained")}  # of a teacher that is wrapped around another
 DEVICES = "devices"  # folder of a run with the profiles and models that the user gave as files
 UNITS = {  # of numbers on a device: the unit's name, and a number in it
     "latency_ms": ("milliseconds", "0.5"),
@@ -174,7 +175,7 @@ class SearchConfig(_Section):
     """Share of the training labels that is kept, of each class; the rest is learned from the teacher alone."""
     stream: StreamSettings | None = None
     """Classes that come in groups, one after the other (class-incremental learning); null where all are there."""
-    teachers: list[Annotated[Any, Choice(TEACHERS, "teachers", "trained")]] = Field(
+    teachers: list[Annotated[Any, Choice(TEACHERS, "teachers", "trained", INNER)]] = Field(
         default=["trained"], validate_default=True
     )
     """The first is the one that students are compared with, and whose inner features they may learn from."""

@@ -200,7 +200,11 @@ def _phases(
     config, metric = made.config, made.config.task.metric_name
     narrator.say(
         f"Teacher: {_parameters(made)}"
-        + (f"validation {metric} {teacher.val_accuracy:.4f}" if speaks(teacher.model) else "of other classes")
+        + (
+            f"validation {metric} {teacher.val_accuracy:.4f}"
+            if speaks(teacher.model)
+            else "of other classes or another task"
+        )
         + "".join(f"; beside it {other.name}, {other.val_accuracy:.4f}" for other in teachers[1:])
     )
     if made.tap_shares:
@@ -445,7 +449,7 @@ def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:
         "data": made.data.digest(),
         **made.teacher_costs,
     }
-    if not speaks(teacher.model):  # its answers are about other classes: neither right nor wrong
+    if not speaks(teacher.model):  # its answers are not about our samples and classes: neither right nor wrong
         facts |= {"val_accuracy": None, "accuracy": None}
     known = read_teacher_facts(run)
     if known.get("digest") == teacher.digest:  # its test accuracy was measured in an earlier session

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdnas_ray import onnx_files, tracking
+from kdnas_ray import onnx_files, tracking, wav_to_pixels
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import versions
 from kdnas_ray.finalists import finalists, kept_student, read_retrained
@@ -29,6 +29,7 @@ from search_spaces import Architecture, KdnasError, RunError
 from search_spaces.notation import notation
 from trainables.files import whole_folder
 from trainables.model_files import complete, load_student, save_student
+from trainables.sound import LogMel
 from trainables.tasks.base import Data, Split, Task
 
 FORMATS = ("onnx", "torch-export", "safetensors")
@@ -118,6 +119,7 @@ def export(
     _check_data(run, data, meta)
     model = complete(student, meta)
     about = _about(run, config, name, row, training, student, meta, data, form)
+    about["input"]["preprocessing"] = _preprocessing(config)
     with whole_folder(folder) as draft:
         say(f"Exporting {name} as {form}")
         _write(draft, form, model, student, meta, about, data, config.task, say)
@@ -129,7 +131,7 @@ def export(
 
 
 def compare(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | str = "classes") -> Parity:
-    """Parity of two sets of logits `[N, K]`; `scale` as in `agreement`."""
+    """Parity of two sets of answers `[N, K]` or `[N, P, K + 5]`; `scale` as in `agreement`."""
     return Parity(
         len(expected),
         float(np.abs(expected - found).max()),
@@ -139,18 +141,23 @@ def compare(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | st
 
 
 def agreement(expected: np.ndarray, found: np.ndarray, scale: Sequence[float] | str = "classes") -> float:
-    """Share of equal predictions of two sets of logits `[N, K]`.
+    """Share of equal predictions of two sets of logits `[N, K]`, of detectors `[N, P, K + 5]`.
 
     Args:
         expected: of one model.
         found: of the other.
-        scale: `classes`: the largest logit counts; `labels`: each label's yes or no; the deviations of values: equal is
-            what differs by less than a hundredth of them.
+        scale: `classes`: the largest logit counts; `labels`: each label's yes or no; `boxes`: at each place the yes or
+            no of each class, and borders within a pixel; the deviations of values: equal is what differs by less than
+            a hundredth of them.
     """
     if scale == "classes":
         return float((expected.argmax(axis=1) == found.argmax(axis=1)).mean())
     if scale == "labels":
         return float(((expected > 0) == (found > 0)).mean())
+    if scale == "boxes":
+        same = ((expected > 0) == (found > 0))[..., :-5].all(axis=2)
+        near = np.abs(expected - found)[..., -5:-1].max(axis=2) < 1
+        return float((same & near).mean())
     return float((np.abs(expected - found) <= 0.01 * np.asarray(scale)).mean())
 
 
@@ -269,7 +276,7 @@ def _about(
         },
         "targets": config.task.targets,
         "metric": config.task.metric_name,
-        "output": {"name": onnx_files.LOGITS, "type": "float32", "shape": ["batch", len(meta["classes"])]},
+        "output": {"name": onnx_files.LOGITS, "type": "float32", "shape": ["batch", *_answer_shape(student, data)]},
         "normalisation": {"mean": meta["mean"], "std": meta["std"], "inside": form != "safetensors"},
         "space": meta["space"],
         "architecture": meta["architecture"],
@@ -296,6 +303,11 @@ def _about(
         "latency_ms": {},
         "bytes": {},
     }
+
+
+def _answer_shape(student: nn.Module, data: Data) -> tuple[int, ...]:
+    with torch.inference_mode():
+        return tuple(student(torch.zeros(1, *data.shape)).shape[1:])
 
 
 def _write(
@@ -401,6 +413,16 @@ def _write_about(draft: Path, about: dict[str, Any]) -> None:
             onnx_files.describe(draft / name, onnx_files.as_metadata(about))
     (draft / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf8")
     (draft / "README.md").write_text(model_card(about), encoding="utf8")
+    if about["input"]["preprocessing"]:
+        source = Path(wav_to_pixels.__file__)
+        (draft / source.name).write_text(source.read_text(encoding="utf8"), encoding="utf8")
+
+
+def _preprocessing(config: SearchConfig) -> dict[str, Any] | None:
+    """Numbers by which a recording becomes pixels, as `wav_to_pixels` reads them; None for other inputs."""
+    make = getattr(config.task, "preprocessing", None)
+    how = make(config.seed) if make is not None else None
+    return asdict(how) if isinstance(how, LogMel) else None
 
 
 def _tell_mlflow(run: Path, config: SearchConfig, folder: Path, about: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-images = np.zeros((1, {shape}), dtype=np.{type})  # yours: {yours}
+{images}
 (logits,) = session.run(None, {{"pixels": images}})
 print({answer})
 """
@@ -31,7 +31,7 @@ import torch
 extra = {{"about.json": ""}}
 model = torch.export.load("student.pt2", extra_files=extra).module()
 classes = json.loads(extra["about.json"])["classes"]
-images = torch.zeros(1, {shape}, dtype=torch.{type})  # yours: {yours}
+{images}
 logits = model(images)
 print({answer})
 """
@@ -44,19 +44,51 @@ from kdnas_ray.students import load_student
 model, about = load_student(".")
 classes = about["classes"]
 mean, std = (torch.tensor(about[name]).view(-1, 1, 1) for name in ("mean", "std"))
-images = torch.zeros(1, {shape})  # yours: {yours}
+{images}
 logits = model((images / 255 - mean) / std)
 print({answer})
 """
 
+
+# How a program gets an input, by format: any image or row of a table, or a recording.
+INPUTS = {
+    "onnx": "images = np.zeros((1, {shape}), dtype=np.{type})  # yours: {yours}",
+    "torch-export": "images = torch.zeros(1, {shape}, dtype=torch.{type})  # yours: {yours}",
+    "safetensors": "images = torch.zeros(1, {shape})  # yours: {yours}",
+}
+RECORDING = """\
+from wav_to_pixels import pixels  # beside this file
+
+with open("about.json", encoding="utf8") as file:
+    how = json.load(file)["input"]["preprocessing"]
+images = {made}  # your recording"""
+HEARD = 'pixels("hello.wav", how)'
+PREPROCESSING = """\
+A recording becomes `pixels` as `wav_to_pixels.py` in this folder does it, which needs NumPy alone and reads the numbers
+below from `about.json` (`input.preprocessing`): channels averaged, mean taken off, cut or padded with silence to
+`samples` around the centre of its energy{loudness}; power spectra (`fft`) of Hann windows of `window` samples, one
+every `hop`, summed by `mels` triangular filters from `low_hz` to `high_hz`, evenly spaced in mel = 2595 log10(1 +
+Hz / 700); in decibels `peak_db` becomes 255, `range_db` below it 0. It must have `rate` samples a second."""
 
 # What a program makes of the output, by the kind of the task's targets.
 ANSWERS = {
     "classes": "[classes[index] for index in logits.argmax(1)]",
     "labels": "[[name for name, logit in zip(classes, row) if logit > 0] for row in logits]",
     "values": "[dict(zip(classes, row.tolist())) for row in logits]",
+    "boxes": "[(classes[int(row[:-5].argmax())], row[-5:-1].tolist()) for row in logits[0] if row[:-5].max() > 0]",
 }
-OUTPUTS = {"classes": "classes", "labels": "labels (each holds where its logit is above 0)", "values": "values"}
+OUTPUTS = {
+    "classes": "classes",
+    "labels": "labels (each holds where its logit is above 0)",
+    "values": "values",
+    "boxes": "classes of boxes",
+}
+DECODE = """\
+- each row of `logits` is a place of a grid: the logits of the {count} classes, then x0, y0, x1, y1 of a box in pixels
+  of the input, then the logit of the centre-ness. Score of a class: sigmoid(its logit) * sigmoid(centre-ness). Keep
+  what scores above a threshold (0.3, say); of boxes of one class that overlap by an IoU above 0.6 keep the surest
+  (non-maximum suppression). `detections` in `trainables/boxes.py` does it.
+- images are scaled to fit into {height} x {width}, proportions kept, and lie in the upper left; the rest is 0."""
 
 
 def escape(text: object) -> str:
@@ -79,6 +111,7 @@ def model_card(about: Mapping[str, Any]) -> str:
         f"# {escape(about['name'])}: a distilled student for {escape(about['task'])}",
         _sentence(about),
         *_section("What it reads and answers", _interface(about)),
+        *_section("From a recording to pixels", _recording(about)),
         *_section("Accuracy", _accuracy(about)),
         *_section("Int8", _int8(about)),
         *_section("Size and speed", _costs(about)),
@@ -114,8 +147,12 @@ def _interface(about: Mapping[str, Any]) -> list[str]:
             f"deviation `{std}` of each channel; this is **not** part of the weights."
         )
     names = ", ".join(f"{index}: {escape(name)}" for index, name in enumerate(about["classes"]))
-    answer = f"- answers `logits`: float32 `[batch, {len(about['classes'])}]`"
-    return [f"- reads {read}\n{answer}\n- {OUTPUTS[_targets(about)]}: {names}"]
+    output = about.get("output", {}).get("shape", ["batch", len(about["classes"])])
+    shape = ", ".join(map(str, output))
+    lines = [f"- reads {read}", f"- answers `logits`: float32 `[{shape}]`", f"- {OUTPUTS[_targets(about)]}: {names}"]
+    if _targets(about) == "boxes":
+        lines.append(DECODE.format(count=len(about["classes"]), height=height, width=width))
+    return ["\n".join(lines)]
 
 
 def _accuracy(about: Mapping[str, Any]) -> list[str]:
@@ -187,19 +224,33 @@ def _on_device(name: str) -> str:
 
 
 def _snippet(about: Mapping[str, Any]) -> str:
-    shape = ", ".join(map(str, about["input"]["shape"][1:]))
     kind = about["input"].get("type", "uint8")
-    given = {
-        "shape": shape,
-        "type": kind,
-        "yours": "[batch, channels, height, width], 0 to 255" if kind == "uint8" else "[batch, columns, 1, 1]",
-        "answer": ANSWERS[_targets(about)],
-    }
-    if about["format"] == "safetensors":
-        return SAFETENSORS_SNIPPET.format(**given)
-    if about["format"] == "torch-export":
-        return TORCH_SNIPPET.format(**given)
-    return ONNX_SNIPPET.format(**given, file="student-int8.onnx" if about.get("int8") else "student.onnx")
+    form, answer = about["format"], ANSWERS[_targets(about)]
+    if about["input"].get("preprocessing"):
+        made = HEARD if form == "onnx" else f"torch.from_numpy({HEARD})"
+        images = RECORDING.format(made=made)
+    else:
+        images = INPUTS[form].format(
+            shape=", ".join(map(str, about["input"]["shape"][1:])),
+            type=kind,
+            yours="[batch, channels, height, width], 0 to 255" if kind == "uint8" else "[batch, columns, 1, 1]",
+        )
+    if form == "safetensors":
+        images = f"import json\n\n{images}" if about["input"].get("preprocessing") else images
+        return SAFETENSORS_SNIPPET.format(images=images, answer=answer)
+    if form == "torch-export":
+        return TORCH_SNIPPET.format(images=images, answer=answer)
+    return ONNX_SNIPPET.format(
+        images=images, answer=answer, file="student-int8.onnx" if about.get("int8") else "student.onnx"
+    )
+
+
+def _recording(about: Mapping[str, Any]) -> list[str]:
+    how = about["input"].get("preprocessing")
+    if not how:
+        return []
+    loudness = ", scaled to a largest sample of 1" if how["same_loudness"] else ""
+    return [PREPROCESSING.format(loudness=loudness), _table(("setting", "value"), how.items())]
 
 
 def _targets(about: Mapping[str, Any]) -> str:
@@ -230,14 +281,16 @@ def _architecture(about: Mapping[str, Any]) -> list[str]:
 
 def _limits(about: Mapping[str, Any]) -> list[str]:
     count = len(about["classes"])
+    kind = "recordings" if about["input"].get("preprocessing") else "images"
     knows = {
-        "classes": f"- It knows the {count} classes above and answers one of them for any image.",
+        "classes": f"- It knows the {count} classes above and answers one of them for any {kind[:-1]}.",
         "labels": f"- It knows the {count} labels above; whatever else is there it does not see.",
         "values": f"- It answers {count} number{'s' * (count > 1)} for any input, however unlike what it learned from.",
+        "boxes": f"- It finds the {count} classes above; whatever else is there it does not see.",
     }
     found = [
         knows[_targets(about)],
-        "- Accuracy holds for images like those of the data set; it was measured on no others.",
+        f"- Accuracy holds for {kind} like those of the data set; it was measured on no others.",
         "- Logits are not calibrated probabilities.",
     ]
     if _targets(about) == "values":

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -36,10 +37,23 @@ UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's n
 
 
 class Choice:
-    """Annotation for `name` or `{name: …, option: …}`; the value is the entry's validated dataclass."""
+    """Annotation for `name` or `{name: …, option: …}`; the value is the entry's validated dataclass.
 
-    def __init__(self, registry: Registry[type], field: str, default: str) -> None:
-        self._registry, self._field, self._default = registry, field, default
+    Args:
+        registry: what can be named.
+        field: where it stands in the configuration.
+        default: the name where only options are given.
+        inner: options that are choices themselves: of which registry, and its default.
+    """
+
+    def __init__(
+        self,
+        registry: Registry[type],
+        field: str,
+        default: str,
+        inner: Mapping[str, tuple[Registry[type], str]] = MappingProxyType({}),
+    ) -> None:
+        self._registry, self._field, self._default, self._inner = registry, field, default, inner
 
     def parse(self, value: Any) -> Any:
         """The entry that the value names, made with its options."""
@@ -62,11 +76,24 @@ class Choice:
             entry = self._registry[name]
         except KdnasError as error:
             raise KdnasError(error.problem, field=self._field, value=name, remedy=error.remedy) from error
+        for option, choice in self._inside(entry).items():
+            if option in options:
+                options[option] = choice.parse(options[option])
         return validated(entry, _listed(entry, options), self._field)
 
     def dump(self, value: Any) -> dict[str, Any]:
         """Name and options of the entry; `parse` takes it back."""
-        return {"name": self._registry.name_of(value), **dataclasses.asdict(value)}
+        inside = {option: choice.dump(getattr(value, option)) for option, choice in self._inside(type(value)).items()}
+        return {"name": self._registry.name_of(value), **dataclasses.asdict(value), **inside}
+
+    def _inside(self, entry: type) -> dict[str, "Choice"]:
+        """The options of an entry that are choices themselves."""
+        names = {field.name for field in dataclasses.fields(entry)} & set(self._inner)
+        return {
+            name: Choice(registry, f"{self._field}.{name}", default, self._inner)
+            for name, (registry, default) in self._inner.items()
+            if name in names
+        }
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         dumped = core_schema.plain_serializer_function_ser_schema(self.dump)

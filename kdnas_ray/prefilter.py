@@ -83,7 +83,8 @@ def _scored(judge: Judge, candidates: Sequence[Candidate]) -> list[float]:
 def make_probe(shared: Shared, size: int, seed: int) -> Probe:
     """Training samples and what the teacher said of them, with all features that the bank keeps."""
     bank = shared.bank
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(bank))[:size])
+    useful = np.flatnonzero(bank.useful(bank.logits.shape[1] > 0))
+    chosen = np.sort(np.random.default_rng(seed).permutation(useful)[:size])
     batch = bank.batch(chosen, 0, bank.transforms(0), tuple(bank.taps))
     return Probe.of(batch, Normalise(shared.mean, shared.std))
 

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from torch import nn
@@ -24,20 +23,19 @@ from kdnas_ray.hardware.stages import mean_shares, worthwhile
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
+from kdnas_ray.suits import check_kind, check_labels, check_targets
+from kdnas_ray.teacher_checks import check_teachers, check_views
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
 from search_spaces.notation import canonical
 from trainables import bank as banks
-from trainables.alignment import Aligned, listed
 from trainables.augment import check_fits
 from trainables.bank import Bank, pooled
 from trainables.evaluators import Table
 from trainables.loop import Normalise
-from trainables.opaque import params_of
 from trainables.proxies import PROXIES
 from trainables.proxies.base import trunk_tap
-from trainables.recipe import check_terms
-from trainables.tasks.base import Data, keep_labels
-from trainables.teachers import TEACHERS, AssistantTeacher, Teacher, build_teacher, check_taps, obtain, read_teacher
+from trainables.tasks.base import Data, keep_labels, known
+from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 from trainables.terms import read_of
 
 RESERVE = 256 * 2**20  # bytes of object store beside bank and splits
@@ -94,19 +92,18 @@ def plan(config: SearchConfig) -> Plan:
     """
     check_resources(config.resources)
     check_creatable(cache_folder(config.bank.cache), "bank.cache")
+    check_kind(config)
     data = load_data(config)
     shape, classes = data.shape, len(data.classes)
     check_fits(config.task.augmentation, *shape[1:])
     _check_batch(config, data)
-    _check_views(config)
+    check_views(config)
     model, *others = [_built(config, index, data) for index in range(len(config.teachers))]  # all must fit
     check_space(config.space, shape, classes, config.seed)
-    _check_shares(config)
-    _check_answers(config, [model, *others])
-    _check_size_known(config, model)
+    check_teachers(config, [model, *others], whole=bool(known(data.train.labels).all()))
     _check_earlier(config)
     check_prefilter(config)
-    _check_targets(config)
+    check_targets(config)
     devices = by_name(config.devices)
     tap_shares: dict[str, float] = {}
     if getattr(config.recipes, "tap_share", 0) > 0:
@@ -189,34 +186,6 @@ def check_prefilter(config: SearchConfig) -> None:
         )
 
 
-def _check_targets(config: SearchConfig) -> None:
-    """Refuses what reads a class a sample where the task's targets are of another kind."""
-    targets = config.task.targets
-    rng = random.Random(config.seed)
-    for _ in range(TRIED):
-        check_terms(sample(config.recipes, rng), targets)  # type: ignore[arg-type]
-    if targets == "classes":
-        return
-    judges = [("objectives", name) for name in config.objectives]
-    judges += [("prefilter.judge", config.prefilter.judge)] if config.prefilter else []
-    for field, name in judges:
-        if name in PROXIES and {"labels", "logits"} & set(PROXIES[name].needs):
-            fit = [other for other, proxy in PROXIES.items() if not {"labels", "logits"} & set(proxy.needs)]
-            raise KdnasError(
-                f"this proxy reads classes, the task's targets are {targets}",
-                field=field,
-                value=name,
-                remedy=f"choose among {', '.join(fit)}",
-            )
-    if config.bank.top_k is not None:
-        raise KdnasError(
-            f"the largest logits say little of the others where targets are {targets}",
-            field="bank.top_k",
-            value=config.bank.top_k,
-            remedy="leave it out: all are kept",
-        )
-
-
 def check_sampler(config: SearchConfig, costs: Callable[[Architecture], Costs]) -> None:
     """Refuses a sampler that cannot work on this space, or whose package is not installed."""
     around = Around(config.space, config.recipe_space, costs, list, config.scheduler.max_epochs)
@@ -230,23 +199,8 @@ def load_data(config: SearchConfig) -> Data:
         KdnasError: the data cannot be read, or a class keeps no label.
     """
     data = config.task.load(config.seed)
-    _check_data(config, data)
+    check_labels(config, data)
     return replace(data, train=keep_labels(data.train, config.labels, data.classes, config.seed))
-
-
-def _check_data(config: SearchConfig, data: Data) -> None:
-    """Refuses what a user's own task loads wrongly: labels that are not as its targets say."""
-    wanted = () if config.task.targets == "classes" else (len(data.classes),)
-    for name in ("train", "validation", "test"):
-        labels = getattr(data, name).labels
-        if labels.shape[1:] != wanted or (wanted and labels.dtype != np.float32):
-            kind = f"[N, {wanted[0]}] float32" if wanted else "[N] int64"
-            raise KdnasError(
-                f"labels of the {name} split are {list(labels.shape)} {labels.dtype}",
-                field="task",
-                value=type(config.task).__name__,
-                remedy=f"where targets are {config.task.targets}, labels are {kind}",
-            )
 
 
 def _built(config: SearchConfig, index: int, data: Data) -> nn.Module:
@@ -428,93 +382,6 @@ def check_resources(resources: Resources) -> None:
             field="resources.workers",
             value=resources.workers,
             remedy=f"choose at most {4 * cores / resources.cpu:.0f}, or null for as many as there is room for",
-        )
-
-
-def _check_shares(config: SearchConfig) -> None:
-    for shares in getattr(config.recipes, "teacher_shares", ()):
-        if len(shares) != len(config.teachers):
-            raise KdnasError(
-                f"there are {len(config.teachers)} teachers",
-                field="recipes.teacher_shares",
-                value=list(shares),
-                remedy="give each list a share for every teacher, 0 for one that is left out",
-            )
-
-
-def _check_views(config: SearchConfig) -> None:
-    """Stored answers are those to the images themselves: refuses whatever would ask about augmented ones."""
-    for index, settings in enumerate(config.teachers):
-        if getattr(settings, "answers_views", True):
-            continue
-        asking = [("bank.views", config.bank.views)]
-        if index + 1 < len(config.teachers) and isinstance(config.teachers[index + 1], AssistantTeacher):
-            asking.append((f"teachers.{index + 1}.views", config.teachers[index + 1].views))
-        for field, views in asking:
-            if views > 1:
-                raise KdnasError(
-                    f"teacher {index} is a file of stored answers, which knows no augmented views",
-                    field=field,
-                    value=views,
-                    remedy=f"{field}=1, or a teacher that can be asked: module, onnx, huggingface or callable",
-                )
-
-
-def _check_answers(config: SearchConfig, models: Sequence[nn.Module]) -> None:
-    """Refuses teachers whose logits cannot be used as the recipes, the bank or the labels need them."""
-    partial = [
-        (index, model.alignment)
-        for index, model in enumerate(models)
-        if isinstance(model, Aligned) and model.alignment.untaught
-    ]
-    if not partial:
-        return
-    index, alignment = partial[0]
-    field = f"teachers.{index}"
-    silent = [position for position, found in partial if not found.speaks]
-    if config.bank.top_k is not None:
-        raise KdnasError(
-            f"{field} says nothing about {listed(alignment.untaught)}; the largest logits cannot tell that",
-            field="bank.top_k",
-            value=config.bank.top_k,
-            remedy="bank.top_k=null keeps all logits",
-        )
-    if not silent:
-        return
-    value = TEACHERS.name_of(config.teachers[silent[0]])
-    remedy = "say which of its classes is which of the task's: `classes` or `mapping` of the teacher"
-    if silent[-1] > 0:  # features are read of the first teacher only
-        raise KdnasError(
-            "it knows none of the task's classes, so it has nothing to teach beside the first teacher",
-            field=f"teachers.{silent[-1]}",
-            value=value,
-            remedy=remedy,
-        )
-    alone, hints = len(silent) == len(models), getattr(config.recipes, "hints", (False,))
-    if not (all(hints) if alone else any(hints)):
-        raise KdnasError(
-            "it knows none of the task's classes, and there are recipes that learn from logits alone",
-            field="teachers.0",
-            value=value,
-            remedy=f"{remedy}; or recipes.hints=[true], so that every student learns from its features",
-        )
-    if alone and config.labels < 1:
-        raise KdnasError(
-            "the teacher knows none of the task's classes, so it cannot guess a label that is left out",
-            field="labels",
-            value=config.labels,
-            remedy=f"labels=1, or {remedy}",
-        )
-
-
-def _check_size_known(config: SearchConfig, teacher: nn.Module) -> None:
-    by_size = getattr(config.recipes, "alpha_by_size", (0.0, 0.0))
-    if max(by_size) > 0 and params_of(teacher) is None:
-        raise KdnasError(
-            "how many parameters the teacher has is not known, so no student's size can be compared with it",
-            field="recipes.alpha_by_size",
-            value=list(by_size),
-            remedy="recipes.alpha_by_size=0",
         )
 
 

@@ -215,9 +215,8 @@ def _kept(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]
         return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size}{than}."
     scores = f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])})"
     if teacher["accuracy"] is None:
-        text = (
-            f"{best['id']} reaches {_percent(best['test_accuracy'])} on test, {size}{than}, which knows other classes."
-        )
+        reached = f"{best['id']} reaches {_percent(best['test_accuracy'])} on test, {size}{than}"
+        text = f"{reached}, which knows other classes or another task."
     elif teacher["accuracy"]:
         kept = best["test_accuracy"] / teacher["accuracy"]
         text = f"{best['id']} keeps {kept:.1%} of its teacher's test accuracy {scores}, {size}."

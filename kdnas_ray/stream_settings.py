@@ -121,9 +121,8 @@ def lighter(recipes: Any) -> Any:
     if not isinstance(recipes, SimpleRecipes):
         return recipes
     defaults = {field.name: field.default for field in dataclasses.fields(recipes)}
-    return dataclasses.replace(
-        recipes, **{name: usual for name, usual in USUAL.items() if getattr(recipes, name) == defaults[name]}
-    )
+    changes: dict[str, Any] = {name: usual for name, usual in USUAL.items() if getattr(recipes, name) == defaults[name]}
+    return dataclasses.replace(recipes, **changes)
 
 
 def groups_of(settings: StreamSettings, data: Data, seed: int) -> tuple[tuple[str, ...], ...]:

@@ -18,6 +18,7 @@ from search_spaces.base import (
 )
 from search_spaces.composition import CompositionSpace
 from search_spaces.darts import DARTSSpace
+from search_spaces.detector import DetectorSpace
 from search_spaces.errors import KdnasError, RunError, first_line
 from search_spaces.mlp import MLPSpace
 from search_spaces.mobilenet import MobileNetSpace
@@ -41,6 +42,7 @@ SPACES: Registry[type] = Registry(
     ("darts", DARTSSpace),
     ("mlp", MLPSpace),
     ("speech", SpeechSpace),
+    ("detector", DetectorSpace),
     needs=("suggest", "build", "taps"),
 )
 
@@ -49,6 +51,7 @@ __all__ = [
     "Architecture",
     "CompositionSpace",
     "DARTSSpace",
+    "DetectorSpace",
     "ForeignModel",
     "KdnasError",
     "MLPSpace",

@@ -83,7 +83,8 @@ class ResNetSpace:
 def build_resnet(architecture: Mapping[str, Decision], shape: Shape, classes: int) -> TappedModel:
     """Residual network for any decisions of this family, also outside a space's ranges (teachers).
 
-    Inputs of one pixel (rows of a table) get kernels of one: all else of a larger one would see padding alone.
+    Inputs of one pixel (rows of a table) get kernels of one: all else of a larger one would see padding alone. With a
+    decision `head.middle` the classifier reads the average of so many places a side in the middle of the last map.
     """
     single = max(shape[1:]) == 1
     stages = sum(1 for name in architecture if name.endswith(".depth"))
@@ -99,7 +100,26 @@ def build_resnet(architecture: Mapping[str, Decision], shape: Shape, classes: in
             layers.append(residual(block, width, out, 1 if single else kernel, stride))
             width = out
         parts[f"stage{stage}"] = nn.Sequential(*layers)
+    if "head.middle" in architecture:
+        parts["head"] = Middle(int(architecture["head.middle"]))
     return TappedModel(parts, width, classes)
+
+
+class Middle(nn.Module):
+    """The middle of a map, at most `side` places in height and width: `[batch, C, h, w]` to `[batch, C, side, side]`.
+
+    Args:
+        side: places.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The middle of the map."""
+        top, left = ((size - self.side) // 2 if size > self.side else 0 for size in x.shape[2:])
+        return x[:, :, top : top + self.side, left : left + self.side]
 
 
 def resnet_architecture(

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
-from tones import parquet, spoken
+import shapes
+from tones import CLASSES, parquet, spoken
 
 from kdnas_ray.config import read_file
 from kdnas_ray.driver import planned
 from search_spaces import SPACES
 from trainables.evaluators import EVALUATORS, Table
-from trainables.tasks import SpeechTask
+from trainables.tasks import DetectionTask, SpeechTask
+from trainables.teachers import PairedTeacher
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -28,7 +30,11 @@ def test_example_is_accepted_and_explained(path, tmp_path, monkeypatch):
             pytest.skip("the table is not here")
         config = read_file(path, [f"evaluator.path={table}"])
     if isinstance(config.task, SpeechTask):
-        config = read_file(path, [f"task.path={parquet(tmp_path / 'recordings.parquet', spoken(12))}"])
+        words = ("0", "1") if isinstance(config.teachers[0], PairedTeacher) else CLASSES
+        recordings = parquet(tmp_path / "recordings.parquet", spoken(12, classes=words))
+        config = read_file(path, [f"task.path={recordings}"])
+    if isinstance(config.task, DetectionTask):
+        config = read_file(path, [f"task.path={shapes.parquet(tmp_path / 'shapes.parquet', shapes.pictures(24))}"])
     planned(config)
 
 

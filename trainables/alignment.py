@@ -9,6 +9,7 @@ Shapes: T teachers, B samples, K classes of the task, J classes of the teacher.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -151,6 +152,8 @@ class Aligned(nn.Module):
         alignment: of its classes.
     """
 
+    judged: ClassVar[bool] = True  # its answers are about the task's own samples: right or wrong
+
     def __init__(self, model: nn.Module, alignment: Alignment) -> None:
         super().__init__()
         self.model, self.alignment = model, alignment
@@ -205,8 +208,10 @@ class Rescaled(nn.Module):
 
 
 def speaks(model: nn.Module) -> bool:
-    """Whether a teacher knows any class of the task, so that its answers can be right or wrong."""
-    return not isinstance(model, Aligned) or model.alignment.speaks
+    """Whether a teacher knows any class of the task's own samples, so that its answers can be right or wrong."""
+    if getattr(model, "other_task", False):
+        return False
+    return not isinstance(model, Aligned) or (model.judged and model.alignment.speaks)
 
 
 def agreeing(logits: Tensor, student: Tensor, temperature: float) -> Tensor:

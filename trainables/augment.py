@@ -11,6 +11,8 @@ from torch import Tensor
 
 from search_spaces import KdnasError
 
+LEAST_VISIBLE = 0.25  # share of a box that must be left inside the image, or it is none any more
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -154,6 +156,30 @@ def apply(images: Tensor, transforms: Transforms) -> Tensor:
     if transforms.bands is not None:
         images = images * torch.from_numpy(~_spanned(transforms.bands, height))[:, None, :, None]
     return images
+
+
+def apply_to_boxes(labels: Tensor, transforms: Transforms, height: int, width: int) -> Tensor:
+    """Boxes of the transformed images, `[B, M, 5]`: NaN for what a shift brought out of the image for the most part.
+
+    Args:
+        labels: `[B, M, 5]`, rows of (class, x0, y0, x1, y1) in pixels, NaN where there is no box.
+        transforms: of these B samples; `flip` and `shift` move boxes, `cutout` and masks do not.
+        height: of the images, pixels.
+        width: of the images, pixels.
+    """
+    if transforms.mirror is None and transforms.shift is None:
+        return labels
+    kind, x0, y0, x1, y1 = labels.unbind(dim=2)
+    if transforms.mirror is not None:
+        mirror = torch.from_numpy(transforms.mirror)[:, None]
+        x0, x1 = torch.where(mirror, width - x1, x0), torch.where(mirror, width - x0, x1)
+    before = (x1 - x0) * (y1 - y0)
+    if transforms.shift is not None:  # a pixel is read from as far to the right or below
+        down, right = torch.from_numpy(transforms.shift).to(labels.dtype).T[..., None]
+        x0, x1 = ((x - right).clamp(0, width) for x in (x0, x1))
+        y0, y1 = ((y - down).clamp(0, height) for y in (y0, y1))
+    hidden = (x1 - x0) * (y1 - y0) < LEAST_VISIBLE * before
+    return torch.stack([kind, x0, y0, x1, y1], dim=2).masked_fill(hidden[..., None], torch.nan)
 
 
 def check_fits(augmentation: Augmentation, height: int, width: int) -> None:

@@ -21,15 +21,18 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search_spaces import KdnasError, Shape
-from trainables.augment import Augmentation, Transforms, apply, draw
+from trainables.alignment import NO_ANSWER, UNKNOWN
+from trainables.augment import Augmentation, Transforms, apply, apply_to_boxes, draw
 from trainables.files import whole_folder
 from trainables.opaque import params_of
-from trainables.tasks.base import Split
+from trainables.pairing import Paired
+from trainables.tasks.base import Split, known
 from trainables.top_logits import TopLogits, compress, stacked, top_bytes, typical
 
 FORMAT = 4
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 INFERENCE_BATCH = 512
+INFERENCE_NUMBERS = 2**23  # of inputs at a time: large images come in smaller batches
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,10 @@ class Batch:
 
     Args:
         images: `[batch, C, H, W]` uint8, transformed as the view says.
-        labels: `[batch]` int64, -1 for a sample without label; or `[batch, K]` float32 (see `trainables.tasks.base`).
+        labels: `[batch]` int64, -1 for a sample without label; or float32 (see `trainables.tasks.base.Split`); boxes
+            where they lie in the transformed image.
         logits: `[T, batch, K]` float32, the teachers' answers to exactly these images.
-        taps: teacher features `{name: [batch, …]}` float32.
+        taps: teacher features `{name: [batch, …]}` float32, NaN of a sample that the teacher has none of.
         samples: their positions in the training data, `[batch]` int64.
     """
 
@@ -94,9 +98,9 @@ class Bank:
 
     Args:
         images: `[N, C, H, W]` uint8, untransformed.
-        labels: `[N]` int64, or `[N, K]` float32.
+        labels: `[N]` int64, or float32 (see `trainables.tasks.base.Split`).
         logits: `[V, T, N, K]` float16, or the largest of them; T may be 0 (training on the labels alone).
-        taps: `{name: [V, N, …]}` float16, features of the first teacher.
+        taps: `{name: [V, N, …]}` float16, features of the first teacher; NaN of a sample that it has none of.
         augmentation: the transforms that views are drawn from; view 0 is the identity.
         seed: seed of the views.
         teacher_params: number of parameters of each teacher, 0 where it is not known.
@@ -132,6 +136,16 @@ class Bank:
         arrays = (self.images, self.labels, self.logits, *self.taps.values())
         return sum(array.nbytes for array in arrays)
 
+    def useful(self, distilling: bool) -> np.ndarray:
+        """Which samples there is something to learn of, `[N]` bool: a label or, distilling, any teacher's answer."""
+        labelled = known(self.labels)
+        if not distilling or labelled.all():
+            return labelled
+        # Only where targets are classes, and all logits are kept, may a teacher leave samples out.
+        if self.labels.ndim > 1 or isinstance(self.logits, TopLogits):
+            return np.ones_like(labelled)
+        return labelled | (self.logits[0] > NO_ANSWER).any(axis=(0, 2))
+
     def transforms(self, view: int) -> Transforms:
         """Transform parameters of every sample in this view."""
         _, _, height, width = self.images.shape
@@ -147,13 +161,16 @@ class Bank:
             taps: names of the teacher features to gather.
         """
         images = torch.from_numpy(np.take(self.images, indices, axis=0))
+        labels, drawn = torch.from_numpy(np.take(self.labels, indices, axis=0)), transforms.rows(indices)
+        if labels.dim() == 3:
+            labels = apply_to_boxes(labels, drawn, *self.shape[1:])
         if isinstance(self.logits, TopLogits):
             logits = self.logits.rows(view, indices)
         else:
             logits = np.take(self.logits[view], indices, axis=1).astype(np.float32)
         return Batch(
-            images=apply(images, transforms.rows(indices)),
-            labels=torch.from_numpy(np.take(self.labels, indices, axis=0)),
+            images=apply(images, drawn),
+            labels=labels,
             logits=torch.from_numpy(logits),
             taps=self._features(indices, view, taps),
             samples=torch.from_numpy(np.asarray(indices, dtype=np.int64)),
@@ -253,6 +270,11 @@ def digest(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def fitting(batch: int, shape: Shape) -> int:
+    """How many images of this shape to ask about at a time: `batch`, fewer where they are large."""
+    return max(min(batch, INFERENCE_NUMBERS // math.prod(shape)), 1)
+
+
 def pooled(shape: tuple[int, ...], pool: int | None) -> tuple[int, ...]:
     """Shape of a feature in the bank: a map `(C, H, W)` has at most `pool` x `pool` places."""
     return shape if pool is None or len(shape) != 3 else (shape[0], *(min(size, pool) for size in shape[1:]))
@@ -337,8 +359,9 @@ def _answers(
     logits: list[np.ndarray] = []
     kept: dict[str, list[np.ndarray]] = {name: [] for name in taps}
     model.eval()
-    for start in range(0, len(bank), INFERENCE_BATCH):
-        indices = np.arange(start, min(start + INFERENCE_BATCH, len(bank)))
+    size = fitting(INFERENCE_BATCH, bank.shape)
+    for start in range(0, len(bank), size):
+        indices = np.arange(start, min(start + size, len(bank)))
         answer, seen = features(bank, model, normalise, indices, view, transforms, taps, pool)
         logits.append(answer)
         for name in taps:
@@ -358,6 +381,8 @@ def features(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What a teacher in evaluation mode says of some samples: logits `[batch, K]` and taps, float16, as they are kept.
 
+    Of a sample that it says nothing of the logits are `UNKNOWN`, the features NaN.
+
     Args:
         bank: holds the images.
         model: the teacher.
@@ -372,9 +397,23 @@ def features(
         KdnasError: the teacher answers with NaN.
     """
     with torch.inference_mode():
+        if isinstance(model, Paired):  # it looks at samples of its own, not at these images
+            partners = model.partners(bank.labels, view)[indices]
+            there = np.flatnonzero(partners >= 0)
+            asked = there if len(there) else np.zeros(1, dtype=np.int64)  # one, for the shapes
+            answer, seen = model.ask(partners[asked], bank.labels[indices[asked]], taps)
+            maps = {name: _spread(_half(_averaged(seen[name], pool)), there, len(indices), np.nan) for name in taps}
+            return _spread(_half(answer), there, len(indices), UNKNOWN), maps
         images = normalise(bank.batch(indices, view, transforms).images)
         answer, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
         return _half(answer), {name: _half(_averaged(seen[name], pool)) for name in taps}
+
+
+def _spread(values: np.ndarray, at: np.ndarray, total: int, otherwise: float) -> np.ndarray:
+    """Rows `[total, …]`: those at `at` are the values, the others all the same."""
+    found = np.full((total, *values.shape[1:]), otherwise, dtype=values.dtype)
+    found[at] = values[: len(at)]
+    return found
 
 
 def _averaged(x: Tensor, pool: int | None) -> Tensor:

@@ -18,6 +18,7 @@ from trainables import bank as banks
 from trainables import slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
+from trainables.layout import to_channels_last
 from trainables.loop import DivergedError, Normalise, Point, Training, start, train
 from trainables.model_files import restore_training, save_training
 from trainables.stream import Stream
@@ -99,8 +100,8 @@ def fresh_network(shared: Shared, candidate: Candidate, seed: int) -> nn.Module:
     model = build_model(shared.space, candidate.architecture, shared.bank.shape, shared.classes, seed)
     if shared.start is not None:
         shared.start.inherit(candidate.architecture, model)
-    layout = torch.channels_last if shared.channels_last else torch.contiguous_format
-    return model.to(shared.device, memory_format=layout)  # type: ignore[call-overload]
+    model = model.to(shared.device)
+    return to_channels_last(model) if shared.channels_last else model
 
 
 def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Training:

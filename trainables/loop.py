@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces import KdnasError
-from trainables.bank import Bank, Batch
+from trainables.bank import Bank, Batch, fitting
 from trainables.losses import KD, LOSSES, Answer
 from trainables.meta import EVERY, MetaWeights, slopes
 from trainables.optimizer import OPTIMIZERS, SGD, AdamW, clip
@@ -209,8 +209,9 @@ def evaluate(model: nn.Module, split: Split, task: Task, normalise: Normalise) -
     model.eval()
     logits = []
     with torch.inference_mode():
-        for begin in range(0, len(split), EVALUATION_BATCH):
-            images = torch.from_numpy(np.array(split.images[begin : begin + EVALUATION_BATCH]))
+        size = fitting(EVALUATION_BATCH, split.images.shape[1:])
+        for begin in range(0, len(split), size):
+            images = torch.from_numpy(np.array(split.images[begin : begin + size]))
             logits.append(model(normalise(images.to(device_of(model)))).cpu())
         answers, labels = torch.cat(logits), torch.from_numpy(np.array(split.labels))
         return float(task.loss(answers, labels)), task.metric(answers, labels)
@@ -230,8 +231,8 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     view = epoch % bank.views
     transforms = bank.transforms(view)
     order = np.random.default_rng((training.seed, epoch)).permutation(len(bank))
-    if not recipe.terms and not (there := known(bank.labels)).all():
-        # Nothing is to be learned of samples without label: the others come more often, and there is no step less.
+    if not (there := bank.useful(bool(recipe.terms))).all():
+        # Where nothing is to be learned of some samples the others come more often, and there is no step less.
         order = np.resize(order[there[order]], len(order))
     # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
     parts = min(math.ceil(len(order) / recipe.batch_size), len(order) // 2)

@@ -13,7 +13,7 @@ from typing import Any
 
 from search_spaces import KdnasError, Registry, Suggests
 from trainables.ensembles import ANY_TARGETS, ENSEMBLES
-from trainables.losses import LOSSES, check_targets, named
+from trainables.losses import KD, LOSSES, check_targets, named
 from trainables.matching import MATCHES
 from trainables.optimizer import OPTIMIZERS
 from trainables.schedules import SCHEDULES, between
@@ -23,6 +23,8 @@ from trainables.weighting import TEMPERATURES, WEIGHTINGS, complexity
 Range = tuple[float, float]
 # Beyond these nothing is learned: softened outputs under- or overflow, or the first step leaves the numbers of float32.
 COLDEST, HOTTEST, FASTEST = 0.01, 1000.0, 100.0
+# Losses that a recipe may have beside its first; the first is plain KD or another loss on the logits.
+HINTS = tuple(name for name, loss in LOSSES.items() if loss.reads != "logits" and name not in KD.values())
 CEILINGS = {"temperature": HOTTEST, "learning_rate": FASTEST, "weight_decay": 1.0, "hint_weight": 1e6}
 
 
@@ -340,11 +342,10 @@ class SimpleRecipes:
         terms = [Term(_choose(trial, "loss", self.losses))]
         if _choose(trial, "hint", self.hints):
             loss = _choose(trial, "hint.loss", self.hint_losses)
-            several = LOSSES[loss].several
-            last = LOSSES[loss].last
+            several, only = LOSSES[loss].several, LOSSES[loss].at
             weight, match, taps = _number(trial, "hint.weight", self.hint_weight, log=True), "name", self.taps
-            if several or last:
-                taps = ("penultimate",) if last else ()
+            if several or only:
+                taps = (only,) if only else ()
             else:
                 match = _choose(trial, "hint.match", self.matches)
                 if not _choose(trial, "hint.every_tap", self.every_tap):
@@ -373,10 +374,9 @@ class SimpleRecipes:
 
     def needed_taps(self) -> tuple[str, ...]:
         """Teacher taps that some recipe of this space reads."""
-        if not any(self.hints):
-            return ()
-        last = any(LOSSES[name].last for name in self.hint_losses)
-        return tuple(dict.fromkeys((*(self.teacher_taps or self.taps), *(["penultimate"] if last else []))))
+        hinted = (self.teacher_taps or self.taps) if any(self.hints) else ()
+        only = (LOSSES[name].at for name in (*self.losses, *self.needed_losses()))
+        return tuple(dict.fromkeys((*hinted, *filter(None, only))))
 
     def needed_losses(self) -> tuple[str, ...]:
         """Losses on features that some recipe of this space uses."""
@@ -385,10 +385,10 @@ class SimpleRecipes:
     def needed_terms(self) -> tuple[Term, ...]:
         """Every term on features that some recipe of this space has, at its usual weight."""
         found = []
-        for name in self.needed_losses():
+        for name in (*(name for name in self.losses if LOSSES[name].at), *self.needed_losses()):
             loss = LOSSES[name]
-            if loss.several or loss.last:
-                found.append(Term(name, tap="penultimate" if loss.last else None))
+            if loss.several or loss.at:
+                found.append(Term(name, tap=loss.at))
             else:
                 found += [Term(name, tap=tap, match=match) for tap in self.taps for match in self.matches]
         return tuple(found)
@@ -467,7 +467,7 @@ class EveryRecipe(SimpleRecipes):
     weightings: tuple[str, ...] = tuple(WEIGHTINGS)
     mutual: tuple[float, ...] = (0.0, 1.0)
     ensembles: tuple[str, ...] = tuple(ENSEMBLES)
-    hint_losses: tuple[str, ...] = tuple(name for name, loss in LOSSES.items() if loss.feature or loss.several)
+    hint_losses: tuple[str, ...] = HINTS
     every_tap: tuple[bool, ...] = (False, True)
     teacher_taps: tuple[str, ...] = ("stage1", "stage2", "stage3")
     matches: tuple[str, ...] = ("name", "depth", "resolution")
@@ -487,7 +487,8 @@ def suited(recipes: Any, targets: Targets) -> Any:
     """The recipe space as far as it means something for such targets; `kd` becomes the task's own plain KD.
 
     What a preset lists by itself is narrowed to what suits; what the user listed is not changed behind their back.
-    Where targets are values no loss reads a temperature, so none is searched. A user's own space is left as it is.
+    Where targets are values no loss reads a temperature, so none is searched; where they are boxes it is 1, as
+    published, unless the user gives another. A user's own space is left as it is.
 
     Raises:
         KdnasError: a list names what does not suit.
@@ -499,6 +500,7 @@ def suited(recipes: Any, targets: Targets) -> Any:
         "losses": lambda name: LOSSES[named(name, targets)].suits(targets),
         "hint_losses": lambda name: LOSSES[name].suits(targets),
         "ensembles": lambda name: targets == "classes" or name in ANY_TARGETS,
+        "mutual": lambda weight: targets != "boxes" or weight == 0,
         "weightings": lambda name: targets == "classes" or name != "confidence",
         "schedules": lambda name: targets == "classes" or name == "constant" or _heats(name, targets),
     }
@@ -508,7 +510,7 @@ def suited(recipes: Any, targets: Targets) -> Any:
         kept = tuple(name for name in chosen if fits(name))
         if kept != chosen and chosen != names[field]:
             wrong = next(name for name in chosen if not fits(name))
-            known = [name for name in _choices()[field] if fits(name)]
+            known = [str(name) for name in _choices().get(field, [0.0]) if fits(name)]
             raise KdnasError(
                 f"means nothing for a task whose targets are {targets}",
                 field=f"recipes.{field}",
@@ -518,6 +520,8 @@ def suited(recipes: Any, targets: Targets) -> Any:
         changes[field] = tuple(dict.fromkeys(named(name, targets) for name in kept)) if field == "losses" else kept
     if targets == "values" and recipes.temperature == names["temperature"]:
         changes["temperature"] = (Temperature().start,) * 2
+    if targets == "boxes" and recipes.temperature == names["temperature"]:
+        changes["temperature"] = (1.0, 1.0)
     return dataclasses.replace(recipes, **changes)
 
 
@@ -539,10 +543,9 @@ def _heats(schedule: str, targets: Targets) -> bool:
 
 def _choices() -> dict[str, list[str]]:
     """What each list of names may hold."""
-    features = [name for name, loss in LOSSES.items() if loss.feature or loss.several]
     return {
-        "losses": [name for name in LOSSES if name not in features],
-        "hint_losses": features,
+        "losses": [name for name in LOSSES if name not in HINTS],
+        "hint_losses": list(HINTS),
         "schedules": list(TEMPERATURES),
         "alpha_schedules": list(SCHEDULES),
         "weightings": list(WEIGHTINGS),
@@ -569,7 +572,7 @@ def _require_known(field: str, name: str, known: list[str]) -> None:
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     if name in LOSSES:
-        right = "losses" if LOSSES[name].reads == "logits" else "hint_losses"
+        right = "hint_losses" if name in HINTS else "losses"
         hint = f"it reads {LOSSES[name].reads}: name it in recipes.{right}; "
     raise KdnasError("unknown here", field=field, value=name, remedy=f"{hint}known here: {', '.join(known)}")
 

@@ -47,6 +47,7 @@ def make_ready(
         term = replace(given, loss=named(given.loss, targets))
         loss = LOSSES[term.loss]
         check_targets(term.loss, loss, targets)
+        term = term if loss.at is None else replace(term, tap=term.tap or loss.at)
         own = _student_shapes(model, bank, term) if loss.feature or loss.several else {}
         read = read_of(term, own, bank_shapes)
         reads.append(read)
@@ -141,20 +142,31 @@ def _term(
 ) -> Tensor:
     loss = read.loss
     own, theirs = tuple(seen[tap] for tap in read.student), tuple(batch.taps[tap] for tap in read.teacher)
+    labels, samples = batch.labels, batch.samples
+    if theirs and bool((absent := _absent(theirs)).any()):
+        if int((~absent).sum()) < 2:  # losses on features compare samples, and batch norm needs two
+            return logits.sum() * 0
+        logits, answer, labels, samples = (x[~absent] for x in (logits, answer, labels, samples))
+        own, theirs = tuple(x[~absent] for x in own), tuple(x[~absent] for x in theirs)
+        weights = None if weights is None else weights[~absent]
     if str(index) in parts:
         projected, target = parts[str(index)](own[0], theirs[0])
         own, theirs = (projected,), (target,)
-    samples = batch.samples
     student = Answer(logits, own[0] if own else logits, own, samples)
     teacher = Answer(answer, theirs[0] if theirs else answer, theirs, samples)
     heat = temperature.mean() if isinstance(temperature, Tensor) else temperature
     if loss.by_sample and (weights is not None or (isinstance(temperature, Tensor) and temperature.dim())):
         heats = torch.as_tensor(temperature, device=logits.device).expand(len(logits))
-        rows = sample_losses(loss, student, teacher, batch.labels, heats)
+        rows = sample_losses(loss, student, teacher, labels, heats)
         return rows.mean() if weights is None else (weights * rows).mean()
     function = parts[f"{index}_loss"] if loss.learned else loss.function
-    value = function(student, teacher, batch.labels, heat)
+    value = function(student, teacher, labels, heat)
     return value if weights is None else weights.mean() * value
+
+
+def _absent(features: tuple[Tensor, ...]) -> Tensor:
+    """Which samples the teacher has no feature of, `[B]` bool: those whose numbers are NaN, so the first tells."""
+    return torch.stack([feature.flatten(1)[:, 0].isnan() for feature in features]).any(dim=0)
 
 
 def _student_shapes(model: nn.Module, bank: Bank, term: Term) -> dict[str, tuple[int, ...]]:

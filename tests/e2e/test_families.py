@@ -29,7 +29,7 @@ SHORT = {
 }
 SHARING = [name for name, space in SPACES.items() if hasattr(space, "assemble")]
 PAIRS = [
-    *[{"space": NARROW.get(name, name)} for name in SPACES],
+    *[{"space": NARROW.get(name, name)} for name, space in SPACES.items() if not hasattr(space, "answers")],
     *[{"sampler": name} for name in SAMPLERS],
     *[{"space": NARROW.get(name, name), "evaluator": SHORT[e]} for name in SHARING for e in ("supernet", "gradient")],
     *[{"space": name, "evaluator": SHORT["blocks"]} for name in ("resnet", "mobilenet", "vit_tiny", "nasbench201")],

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,17 @@ import pytest
 import safetensors
 import torch
 import yaml
+from finished_runs import finish
 
 from kdnas_ray import cli, export, onnx_files, tracking
 from kdnas_ray.config import read
 from kdnas_ray.export import Parity, compare
-from kdnas_ray.finalists import keep_best, kept_student
-from kdnas_ray.runs import append_jsonl, read_jsonl
+from kdnas_ray.finalists import kept_student
+from kdnas_ray.runs import read_jsonl
 from search_spaces import SPACES, KdnasError, RunError
 from search_spaces.base import sample
-from trainables import bank as banks
-from trainables.candidate import Candidate, build_model
-from trainables.loop import Normalise, start, train
-from trainables.model_files import load_student, save_student
-from trainables.recipe import Recipe
+from trainables.loop import Normalise
+from trainables.model_files import load_student
 
 SETTINGS = {
     "space": {"name": "resnet", "stages": 2, "stem_widths": [4], "widths": [4, 8], "depths": [1], "kernels": [3]},
@@ -38,44 +35,8 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A run folder as after `kdnas retrain`: c0001 best, c0000 second, c0002 not retrained."""
-    import random
-
     run = tmp_path_factory.mktemp("finished") / "run"
-    run.mkdir()
-    config = read({**SETTINGS, "tracking": {"experiment": "tests"}})
-    (run / "config.yaml").write_text(yaml.safe_dump(config.resolved()))
-    data, space = config.task.load(config.seed), config.space
-    normalise = Normalise(data.mean, data.std)
-    bank = banks.build(data.train, [], normalise, augmentation=config.task.augmentation, views=1, seed=0)
-    recipe = Recipe().without_teacher()
-    meta = {
-        "space": {"name": "resnet", **asdict(space)}, "shape": list(data.shape), "classes": list(data.classes),
-        "mean": list(data.mean), "std": list(data.std), "task": "digits",
-    }  # fmt: skip
-    rng = random.Random(0)
-    for number, score in enumerate((0.8, 0.9, 0.7)):
-        architecture = sample(space, rng)
-        row = Candidate(f"c{number:04d}", architecture, recipe, number).to_json() | {
-            "state": "complete", "epochs": 2, "val_accuracy": score, "params": 1000, "flops": 10**6, "curve": [],
-            "train_s": 1.0,
-        }  # fmt: skip
-        append_jsonl(run / "candidates.jsonl", row)
-        if number == 2:
-            continue
-        model = build_model(space, architecture, data.shape, len(data.classes), number)
-        training = start(model, recipe, bank, seed=number, total_epochs=3)
-        train(training, bank, data.validation, config.task, normalise, 3)
-        for with_kd in (True, False):
-            append_jsonl(run / "retrained.jsonl", {
-                "id": row["id"], "seed": 5, "repeat": 0, "with_kd": with_kd, "epochs": 3, "val_accuracy": score,
-                "test_accuracy": score, "train_s": 1.0, "curve": [],
-            })  # fmt: skip
-        folder, _ = kept_student(run, row["id"])
-        save_student(folder, model, meta | {"architecture": architecture.to_json()})
-    keep_best(run)
-    (run / tracking.OUTBOX).unlink()
-    facts = {"name": "trained", "digest": "0" * 16, "val_accuracy": 0.99, "accuracy": 0.98, "params": 9000}
-    (run / "teacher.json").write_text(json.dumps(facts | {"flops": 10**8, "data": data.digest()}))
+    finish(run, read({**SETTINGS, "tracking": {"experiment": "tests"}}))
     return run
 
 

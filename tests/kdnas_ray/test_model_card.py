@@ -37,7 +37,8 @@ def test_card_when_all_is_known_then_says_it():
     for part in (
         "100.0 times smaller than its teacher", "91.00% ± 1.00%", "89.00% ± 2.00%", "95.00%", "91.50% on test",
         "over 3 full trainings", "| test | 91.50% | 91.20% | 98.50% |", "5,000,000", "0.250 ms", "12,000 bytes",
-        "latency on npu-small as the search modelled it", "trained for int8", "0.05 of the training labels", "c" * 16, "terms.0.loss",
+        "latency on npu-small as the search modelled it", "trained for int8",
+            "0.05 of the training labels", "c" * 16, "terms.0.loss",
         "largest difference 1e-06", "student-int8.onnx", "[batch, 3, 32, 32]",
     ):  # fmt: skip
         assert part in card, part

@@ -28,3 +28,33 @@ def test_channels_last_is_measured_without_touching_the_global_generator():
     torch.manual_seed(5)
     assert layout.channels_last_pays(build, (1, 8, 8), 3, 4) in (True, False)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(4, 2), (3, (1, 2)), (16, 2)])
+def test_channels_last_when_a_convolution_of_one_pixel_has_a_stride_then_learns_the_same(channels, stride):
+    torch.manual_seed(0)
+    plain, last = nn.Conv2d(channels, 5, 1, stride, bias=False), nn.Conv2d(channels, 5, 1, stride, bias=False)
+    last.load_state_dict(plain.state_dict())
+    images = torch.randn(8, channels, 7, 7, requires_grad=True)
+    again = images.detach().clone().requires_grad_()
+    arranged = layout.to_channels_last(nn.Sequential(last))
+    before, after = plain(images), arranged(again)
+    for answer in (before, after):
+        answer.square().sum().backward()
+    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(again.grad, images.grad)
+    torch.testing.assert_close(last.weight.grad, plain.weight.grad)
+    assert list(arranged.state_dict()) == ["0.weight"]
+
+
+def test_channels_last_when_students_are_small_then_the_process_survives():
+    """Where it did not, glibc ended the process: "corrupted double-linked list"."""
+    torch.manual_seed(0)
+    for channels in (4, 12):
+        shortcut = layout.to_channels_last(nn.Conv2d(4, channels, 1, 2, bias=False))
+        for size in range(1, 40):
+            images = torch.rand(64, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+            answer = shortcut(images)
+            answer.backward(torch.rand_like(answer))
+            assert torch.rand(size).isfinite().all()
+        assert shortcut.weight.grad.isfinite().all()

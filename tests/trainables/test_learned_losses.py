@@ -442,3 +442,21 @@ def test_layers_meet_in_order_from_first_to_last_half_a_step_off_at_most(count, 
     assert (found[0], found[-1]) == (0, others - 1)
     assert list(found) == sorted(found)
     assert all(abs(j - i * (others - 1) / (count - 1)) <= 0.5 for i, j in enumerate(found))
+
+
+def test_shared_space_is_the_supervised_contrast_of_both_models_in_both_directions():
+    module = made("shared_space", [FS], [WIDE])
+    weights = arrays(module)
+
+    def embedded(x: np.ndarray, which: str) -> np.ndarray:
+        rows = x.reshape(6, -1) @ weights[f"embed_{which}.weight"].T + weights[f"embed_{which}.bias"]
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    near = embedded(FS, "student") @ embedded(WIDE, "teacher").T / 0.1
+    total = 0.0
+    for scores in (near, near.T):
+        chances = softmax(scores)
+        for i in range(6):
+            own = [p for p in range(6) if LABELS[p] == LABELS[i]]
+            total -= sum(np.log(chances[i, p]) for p in own) / len(own) / 6
+    assert called(module, answer(S, FS), answer(T, WIDE)) == pytest.approx(total / 2, rel=1e-9)

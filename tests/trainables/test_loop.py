@@ -199,7 +199,7 @@ def test_start_raises_when_there_are_shares_for_other_teachers_than_the_bank_hol
 def test_every_loss_falls_when_trained_at_its_usual_weight(name, begin, go):
     # Alpha 1 for logits: what the student learns of the classes comes from the loss.
     loss = LOSSES[name]
-    term = Term(name, tap="penultimate" if loss.last else "stage2" if loss.feature else None)
+    term = Term(name, tap="penultimate" if loss.at else "stage2" if loss.feature else None)
     training = begin(
         dataclasses.replace(KD, alpha=1.0 if loss.reads == "logits" else 0.5, terms=(term,)), total_epochs=6
     )

@@ -8,7 +8,7 @@ from trainables.losses import LOSSES as ALL
 from trainables.losses import Answer, Projector, Setting
 
 # What takes over a teacher's classifier is no function of two answers: see test_reuse.py.
-LOSSES = {name: loss for name, loss in ALL.items() if not loss.last}
+LOSSES = {name: loss for name, loss in ALL.items() if loss.at != "penultimate"}
 LABELS = torch.tensor([0, 1, 2, 3])
 LOGITS, FEATURE, DEEPER = (4, 5), (4, 3, 2, 2), (4, 6, 2, 2)
 
@@ -50,7 +50,7 @@ def copied(other: Answer) -> Answer:
 NEVER_ZERO = ("nkd", "label_free", "label_smoothing", "activation_boundary")
 NEVER_ZERO += tuple(name for name, loss in LOSSES.items() if loss.learned)
 # A weight or temperature in them follows the student without a gradient: see their own tests.
-PARTLY_DETACHED = ("wsld", "dtkd", "contrastive")
+PARTLY_DETACHED = ("wsld", "dtkd", "contrastive", "class_maps")
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -107,7 +107,9 @@ def test_loss_raises_when_the_shapes_differ_even_where_torch_would_broadcast(nam
         call(name, student, teacher, LABELS, 2.0)
 
 
-@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.feature and not loss.projected])
+@pytest.mark.parametrize(
+    "name", [name for name, loss in LOSSES.items() if loss.feature and not loss.projected and loss.at is None]
+)
 def test_loss_compares_features_of_any_number_of_channels_and_any_size(name):
     teacher = answer(2)
     wide = torch.randn((4, 7, 4, 4), generator=torch.Generator().manual_seed(3), dtype=torch.float64)

@@ -36,6 +36,8 @@ def batches(
         taps: teacher features to gather.
     """
     own = np.random.default_rng(SHUFFLE).permutation(len(shared.bank))[part]
+    there = shared.bank.useful(shared.bank.logits.shape[1] > 0)[own]
+    own = np.resize(own[there], len(own)) if there.any() else own
     device = torch.device(shared.device)
     for epoch in range(epochs):
         view = epoch % shared.bank.views

@@ -8,6 +8,7 @@ from trainables.losses.features import (
     activation_boundary,
     attention,
     channel_wise,
+    class_maps,
     hint,
     margin_relu,
     normalised_hint,
@@ -22,6 +23,7 @@ from trainables.losses.learned import (
     FlowMatrices,
     MaskedGeneration,
     Review,
+    SharedSpace,
     Variational,
 )
 from trainables.losses.logits import (
@@ -71,7 +73,7 @@ LOSSES: Registry[Loss] = Registry(
     ("flow_matrices", Loss(FlowMatrices, several=True, learned=True)),
     ("review", Loss(Review, several=True, learned=True)),
     ("cross_layer", Loss(CrossLayer, several=True, learned=True)),
-    ("reused_classifier", Loss(ReusedClassifier, feature=True, learned=True, last=True)),
+    ("reused_classifier", Loss(ReusedClassifier, feature=True, learned=True, at="penultimate")),
     ("attention", Loss(attention, feature=True, maps=True, weight=4.0)),
     ("nst", Loss(nst, feature=True, maps=True, weight=50.0)),
     ("rkd_distance", Loss(rkd_distance, feature=True, weight=25.0)),
@@ -79,11 +81,13 @@ LOSSES: Registry[Loss] = Registry(
     ("similarity", Loss(similarity, feature=True, weight=3000.0)),
     ("correlation", Loss(correlation, feature=True, weight=0.02)),
     ("contrastive", Loss(Contrastive, feature=True, learned=True, weight=0.8, targets=("classes",))),
+    ("shared_space", Loss(SharedSpace, feature=True, learned=True, targets=("classes",))),
     ("pkt", Loss(pkt, feature=True, weight=30000.0)),
+    ("class_maps", Loss(class_maps, feature=True, maps=True, at="class_map", targets=("boxes",))),
 )
 
 # What plain KD is where targets are of this kind: `kd` in a recipe stands for it.
-KD: dict[Targets, str] = {"classes": "kd", "labels": "binary_kd", "values": "output_mse"}
+KD: dict[Targets, str] = {"classes": "kd", "labels": "binary_kd", "values": "output_mse", "boxes": "class_maps"}
 
 __all__ = ["KD", "LOSSES", "Answer", "Loss", "Projector", "Setting", "check_feature", "check_targets", "named"]
 
@@ -123,12 +127,12 @@ def check_feature(name: str, tap: str, student: tuple[int, ...], teacher: tuple[
         KdnasError: a projector cannot match a map with a vector, or the loss reads maps only.
     """
     loss = LOSSES[name]
-    if loss.last and tap != "penultimate":
+    if loss.at is not None and tap != loss.at:
         raise KdnasError(
-            f"the loss {name!r} reads the last features only",
+            f"the loss {name!r} reads one tap only",
             field="recipe.terms.tap",
             value=tap,
-            remedy="name the tap penultimate",
+            remedy=f"name the tap {loss.at}, or none",
         )
     if loss.projected and len(student) != len(teacher):
         raise KdnasError(

@@ -56,7 +56,7 @@ class Loss:
         learned: it is a module class: its weights are trained beside the student's and dropped afterwards.
         by_sample: a mean over samples that do not meet: each may have a weight and a temperature of its own.
         projected: a projector maps the student's feature to the teacher's shape first.
-        last: it reads the tap `penultimate`, no other.
+        at: the only tap that it reads; None where a term names one.
         maps: it reads maps `[batch, C, h, w]` only.
         weight: usual weight beside KD, as published or as toolboxes ship it; a recipe's weight multiplies it.
         targets: kinds of targets that it is for; empty for its natural ones: classes alone where it reads logits
@@ -70,7 +70,7 @@ class Loss:
     by_sample: bool = False
     projected: bool = False
     maps: bool = False
-    last: bool = False
+    at: str | None = None
     weight: float = 1.0
     targets: tuple[Targets, ...] = ()
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.alignment import NO_ANSWER
 from trainables.losses.base import Answer, check_shapes, same_resolution
 
 EPSILON = 1e-7
@@ -195,3 +196,39 @@ def _channels_standardised(x: Tensor) -> Tensor:
     rows = x.transpose(0, 1).flatten(1)  # [C, batch * places]
     centred = rows - rows.mean(dim=1, keepdim=True)
     return centred / (centred.square().mean(dim=1, keepdim=True) + EPSILON).sqrt()
+
+
+def class_maps(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+    """KD for detectors: at every place each class's probability is matched alone, where the two differ most; scalar.
+
+    `T^2 * sum w KL(b(t / T) || b(s / T))` with `b(x) = (sigmoid(x), 1 - sigmoid(x))` and `w` the distance of the two
+    probabilities, without gradient; by the sum over places of the teacher's greatest probability, at least 1, as the
+    loss on the boxes is by the number of places on objects. The teacher's map is brought to the student's grid; classes
+    that it does not know do not count.
+
+    Source: Yang 2023, Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object Detection, eqs. 4 to
+    6 (there from a detector, at T = 1); Guo 2021, Distilling Image Classifiers in Object Detectors (from a classifier).
+
+    Args:
+        student: class logits as a map `[batch, K, h, w]`.
+        teacher: class logits as a map `[batch, K, H, W]`.
+        labels: not used.
+        temperature: above 0.
+
+    Raises:
+        ValueError: one is no map, or they differ in classes.
+    """
+    s, t = student.feature, teacher.feature.detach()
+    if s.dim() != 4 or t.dim() != 4:
+        raise ValueError(f"student {tuple(s.shape)} and teacher {tuple(t.shape)} must be maps [N, C, h, w]")
+    size, least = s.shape[2:], tuple(map(min, s.shape[2:], t.shape[2:]))
+    t = F.adaptive_avg_pool2d(t, (least[0], least[1]))
+    t = F.interpolate(t, size=size, mode="bilinear", align_corners=False) if least != size else t
+    check_shapes(s, t)
+    known = t > NO_ANSWER
+    s, t = s / temperature, t / temperature
+    on, off = F.logsigmoid(t), F.logsigmoid(-t)
+    divergence = on.exp() * (on - F.logsigmoid(s)) + off.exp() * (off - F.logsigmoid(-s))
+    apart = (on.exp() - s.detach().sigmoid()).abs()
+    objects = (on.exp() * known).amax(dim=1).sum().clamp_min(1)
+    return temperature**2 * (apart * divergence * known).sum() / objects

@@ -148,6 +148,38 @@ class Contrastive(nn.Module):
         return (missed + confused.sum(dim=1)).mean()
 
 
+class SharedSpace(nn.Module):
+    """Brings features of one class together in a shared space, whichever of the two models they are of; scalar.
+
+    `mean_i -1/|P(i)| sum_{p in P(i)} log(exp(s_i . t_p / 0.1) / sum_a exp(s_i . t_a / 0.1))` with `P(i)` the batch's
+    samples of the class of i, plus the same with s and t exchanged, halved. Embeddings s and t are learned linear maps
+    into one space, of length 1; unlike `contrastive` it needs no pair of the same sample, so it suits a teacher that
+    saw others (`paired`).
+
+    Source: Khosla 2020, Supervised Contrastive Learning, eq. 2 (temperature 0.1, 128 dimensions); anchors and contrasts
+    of two modalities in both directions as in Radford 2021, Learning Transferable Visual Models From Natural Language
+    Supervision, section 2.3.
+    """
+
+    dimensions, heat = 128, 0.1
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.embed_student, self.embed_teacher = (
+            nn.Linear(math.prod(shape[0]), self.dimensions) for shape in (setting.student, setting.teacher)
+        )
+
+    def forward(self, student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
+        """The loss: features `[batch, …]`, flattened; labels `[batch]`."""
+        s = F.normalize(self.embed_student(student.feature.flatten(1)), dim=1)
+        t = F.normalize(self.embed_teacher(teacher.feature.detach().flatten(1)), dim=1)
+        same = (labels[:, None] == labels[None]).to(s.dtype)
+        same = same / same.sum(dim=1, keepdim=True)
+        near = s @ t.T / self.heat
+        both = torch.stack([F.log_softmax(x, dim=1) for x in (near, near.T)])
+        return -(same * both).sum(dim=2).mean()
+
+
 class FlowMatrices(nn.Module):
     """Squared difference of the flow from each stage to the next: inner products of their channels; scalar.
 

@@ -286,7 +286,7 @@ def binary_kd(student: Answer, teacher: Answer, labels: Tensor, temperature: flo
 def output_mse(student: Answer, teacher: Answer, labels: Tensor, temperature: float) -> Tensor:
     """KD for tasks whose targets are numbers: mean squared error to the teacher's output; scalar.
 
-    Source: Saputra 2019, Distilling Knowledge From a Deep Pose Regressor Network, eq. 2 (the plain imitation loss).
+    Source: Saputra 2019, Distilling Knowledge From a Deep Pose Regressor Network (the plain imitation loss).
 
     Args:
         student: outputs `[batch, targets]`.

@@ -1,6 +1,7 @@
 """What can be learned; a new task is one file and one line here."""
 
 from search_spaces import Registry
+from trainables.tasks.detection import DetectionTask
 from trainables.tasks.digits import DigitsTask
 from trainables.tasks.images import ImagesTask
 from trainables.tasks.speech import SpeechTask
@@ -12,7 +13,8 @@ TASKS: Registry[type] = Registry(
     ("images", ImagesTask),
     ("speech", SpeechTask),
     ("table", TableTask),
+    ("detection", DetectionTask),
     needs=("load", "loss", "metric", "targets", "metric_name", "augmentation"),
 )
 
-__all__ = ["TASKS", "DigitsTask", "ImagesTask", "SpeechTask", "TableTask"]
+__all__ = ["TASKS", "DetectionTask", "DigitsTask", "ImagesTask", "SpeechTask", "TableTask"]

@@ -1,7 +1,8 @@
 """What is a task: data, loss on the true labels, metric?
 
-Targets are of one of three kinds: one of several `classes` a sample, any number of `labels`, or numbers (`values`).
-Shapes: N samples, K outputs (classes, labels or numbers).
+Targets are of one of four kinds: one of several `classes` a sample, any number of `labels`, numbers (`values`), or
+`boxes` around objects, each of one class.
+Shapes: N samples, K outputs (classes, labels or numbers), M boxes a sample at most.
 """
 
 import dataclasses
@@ -18,7 +19,8 @@ from torch import Tensor
 from search_spaces import KdnasError
 from trainables.augment import Augmentation
 
-Targets = Literal["classes", "labels", "values"]
+Outputs = Literal["classes", "labels", "values"]  # a row of numbers a sample
+Targets = Literal[Outputs, "boxes"]
 Labels = TypeVar("Labels", np.ndarray, Tensor)
 LEAST_STD = 1e-6  # of a target, so that a constant one can be divided by it
 # Names of files or folders that are splits of one data set, not classes.
@@ -32,7 +34,8 @@ class Split:
     Args:
         images: `[N, C, H, W]` uint8; of a table `[N, columns, 1, 1]` float32.
         labels: `[N]` int64, -1 for a sample without label; where targets are labels or values `[N, K]` float32, a row
-            of NaN for a sample without.
+            of NaN for a sample without; where they are boxes `[N, M, 5]` float32, rows of (class, x0, y0, x1, y1) in
+            pixels, NaN where there is no box, and the first class -1 for a sample whose boxes are not known.
     """
 
     images: np.ndarray
@@ -87,7 +90,7 @@ class Task(Protocol):
 
     @property
     def targets(self) -> Targets:
-        """What a sample's target is: one of the `classes`, any of the `labels`, or numbers (`values`)."""
+        """What a sample's target is: one of the `classes`, any of the `labels`, numbers (`values`), or `boxes`."""
 
     @property
     def metric_name(self) -> str:
@@ -101,7 +104,10 @@ class Task(Protocol):
         """The data, split by this seed."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss on the true labels, scalar; logits `[batch, K]`, labels as in `Split`, every sample with one."""
+        """Loss on the true labels, scalar; logits `[batch, K]`, labels as in `Split`, every sample with one.
+
+        Where targets are boxes, logits are `[batch, P, K + 5]` (see `search_spaces.detector`).
+        """
 
     def metric(self, logits: Tensor, labels: Tensor) -> float:
         """What candidates are ranked on, 0 to 1, more is better."""
@@ -182,7 +188,7 @@ class Regression:
         return float((1 - (logits - labels).square().mean(dim=0) / variance).clamp_min(0).mean())
 
 
-HEADS: dict[Targets, Classification | MultiLabel | Regression] = {
+HEADS: dict[Outputs, Classification | MultiLabel | Regression] = {
     "classes": Classification(),
     "labels": MultiLabel(),
     "values": Regression(),
@@ -192,7 +198,7 @@ HEADS: dict[Targets, Classification | MultiLabel | Regression] = {
 class AnyTargets:
     """Loss and metric by the option `targets`, for tasks that read data of all three kinds."""
 
-    targets: Targets
+    targets: Outputs
 
     @property
     def metric_name(self) -> str:
@@ -209,9 +215,11 @@ class AnyTargets:
 
 
 def known(labels: Labels) -> Labels:
-    """Which samples have a label, `[N]` bool; labels `[N]` or `[N, K]`, numpy or torch."""
+    """Which samples have a label, `[N]` bool; labels as in `Split`, numpy or torch."""
     if labels.ndim == 1:
         return labels >= 0
+    if labels.ndim == 3:
+        return labels[:, 0, 0] != -1
     return (labels == labels).all(1)  # NaN alone differs from itself
 
 
@@ -228,7 +236,7 @@ def split(
 
     Args:
         images: `[N, C, H, W]`.
-        labels: `[N]` int64, or `[N, K]` float32: drawn then without regard to the labels.
+        labels: `[N]` int64, or of another kind: drawn then without regard to the labels.
         classes: names in the order of the labels.
         validation: share of the N samples.
         test: share of the N samples, or the split itself where the data came with one.
@@ -259,10 +267,10 @@ def split(
 
 
 def keep_labels(split: Split, share: float, classes: Sequence[str], seed: int) -> Split:
-    """The split with labels for a share of each class, or of all samples; the others have none (see `Split`).
+    """The split with a share of the labels of each class, or of all samples; the others have none (see `Split`).
 
     Args:
-        split: labels `[N]`, or `[N, K]`.
+        split: labels of any kind.
         share: above 0, at most 1.
         classes: names in the order of the labels.
         seed: of the draw.
@@ -272,7 +280,8 @@ def keep_labels(split: Split, share: float, classes: Sequence[str], seed: int) -
     """
     if share == 1:
         return split
-    strata = _strata(split.labels)
+    there = np.flatnonzero(known(split.labels))
+    strata = _strata(split.labels[there])
     classes = classes if split.labels.ndim == 1 else ["all samples"]
     counts = np.bincount(strata, minlength=len(classes))
     kept = np.floor(counts * share + 0.5).astype(np.int64)
@@ -284,9 +293,15 @@ def keep_labels(split: Split, share: float, classes: Sequence[str], seed: int) -
             value=share,
             remedy=f"keep at least {0.5 / counts.min():.2g}, one label of the rarest class",
         )
-    chosen = _rank_in_class(strata, counts, seed) < kept[strata]
+    chosen = np.zeros(len(split), dtype=bool)
+    chosen[there] = _rank_in_class(strata, counts, seed) < kept[strata]
     if split.labels.ndim == 1:
         return Split(split.images, np.where(chosen, split.labels, -1))
+    if split.labels.ndim == 3:
+        labels = split.labels.copy()
+        labels[~chosen] = np.nan
+        labels[~chosen, 0, 0] = -1
+        return Split(split.images, labels)
     return Split(split.images, np.where(chosen[:, None], split.labels, np.float32(np.nan)))
 
 
@@ -294,7 +309,7 @@ def choose(labels: np.ndarray, total: int, seed: int) -> np.ndarray:
     """Indices, ascending, of `total` samples drawn so that every class keeps its share.
 
     Args:
-        labels: `[N]` int64, or `[N, K]`: drawn then without regard to them.
+        labels: `[N]` int64, or of another kind: drawn then without regard to them.
         total: at most N.
         seed: of the draw.
     """
@@ -345,7 +360,7 @@ def check_shares(validation: float, test: float | None) -> None:
 
 def standardised(data: Data) -> Data:
     """The data with values that have mean 0 and deviation 1 in the training split; what they were is in the data."""
-    there = data.train.labels.astype(np.float64)
+    there = data.train.labels[known(data.train.labels)].astype(np.float64)
     mean, std = there.mean(axis=0), there.std(axis=0)
     std = np.where(std > LEAST_STD, std, 1.0)
     train, validation, test = (

@@ -22,8 +22,9 @@ from PIL import Image, ImageOps
 
 from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
-from trainables.tasks.base import SPLIT_NAMES, AnyTargets, Data, Split, Targets, assemble, choose, split, standardised
+from trainables.tasks.base import SPLIT_NAMES, AnyTargets, Data, Outputs, Split, assemble, choose, split, standardised
 from trainables.tasks.targets import labels_of, numbers_of
+from trainables.tasks.unlabelled import join
 
 CROP_AND_FLIP = Augmentation(crop=2, flip=True)
 MAX_PIXELS = 50_000_000
@@ -45,6 +46,8 @@ class ImagesTask(AnyTargets):
     Args:
         path: the Parquet file or the folder.
         test_path: where the test split is, if it is apart; `test` is then ignored.
+        unlabelled: a Parquet file or a folder (with or without subfolders) of images that join the training split
+            without a label: students learn of them what the teacher says; null for none.
         image_column: column of the images in Parquet.
         label_column: column of the labels in Parquet.
         targets: `classes` (one a sample), `labels` (any number: a list a sample) or `values` (numbers).
@@ -57,9 +60,10 @@ class ImagesTask(AnyTargets):
 
     path: Path
     test_path: Path | None = None
+    unlabelled: Path | None = None
     image_column: str = "image"
     label_column: str = "label"
-    targets: Targets = "classes"
+    targets: Outputs = "classes"
     size: int | None = None
     subset: int | None = None
     validation: float = 0.1
@@ -81,24 +85,31 @@ class ImagesTask(AnyTargets):
         source = _open(self.path, "task.path", self)
         labels, classes = _targets(source, self.targets)
         indices = self._chosen(labels, classes, seed)
-        labels = labels[indices]
-        records = list(_records(source, indices))
-        if self.test_path is None:
-            images = _decode(records, self.size)
-            parts = split(images, labels, classes, validation=self.validation, test=self.test, seed=seed)
-            return self._assembled(parts, classes)
-        test_source = _open(self.test_path, "task.test_path", self)
-        test_labels = _relabelled(test_source, *_targets(test_source, self.targets), classes)
-        # Decoded together: the two must agree in size and in the number of channels.
-        images = _decode([*records, *_records(test_source, np.arange(len(test_labels)))], self.size)
-        held_out = Split(images[len(labels) :].copy(), test_labels)
-        images = images[: len(labels)]
-        parts = split(images, labels, classes, validation=self.validation, test=held_out, seed=seed)
-        return self._assembled(parts, classes)
-
-    def _assembled(self, parts: tuple[Split, Split, Split], classes: Sequence[str]) -> Data:
+        labels, records = labels[indices], list(_records(source, indices))
+        test_labels, test_records = self._held_out(classes)
+        # Decoded together: all must agree in size and in the number of channels.
+        images = _decode([*records, *test_records, *self._without_labels()], self.size)
+        own, rest = len(records), len(records) + len(test_records)
+        test: float | Split = self.test if test_labels is None else Split(images[own:rest].copy(), test_labels)
+        parts = split(images[:own], labels, classes, validation=self.validation, test=test, seed=seed)
+        if self.unlabelled is not None:
+            parts = join(parts, images[rest:], self.unlabelled)
         data = assemble(*parts, classes)
         return standardised(data) if self.targets == "values" else data
+
+    def _held_out(self, classes: Sequence[str]) -> tuple[np.ndarray | None, list["_Record"]]:
+        """Targets and stored images of a test split that lies apart."""
+        if self.test_path is None:
+            return None, []
+        source = _open(self.test_path, "task.test_path", self)
+        labels = _relabelled(source, *_targets(source, self.targets), classes)
+        return labels, list(_records(source, np.arange(len(labels))))
+
+    def _without_labels(self) -> list["_Record"]:
+        if self.unlabelled is None:
+            return []
+        source = _open(self.unlabelled, "task.unlabelled", self, labelled=False)
+        return list(_records(source, np.arange(_count(source))))
 
     def _chosen(self, labels: np.ndarray, classes: Sequence[str], seed: int) -> np.ndarray:
         if self.targets == "classes" and len(classes) < 2:
@@ -142,7 +153,7 @@ class _Source:
     folder: bool
     files: list[str]
     image_column: str
-    label_column: str
+    label_column: str | None  # None where only images are read
 
     def refuse(self, problem: str, remedy: str = "") -> KdnasError:
         """The error that says so about this data set."""
@@ -157,34 +168,45 @@ class _Record(NamedTuple):
     source: _Source
 
 
-def _open(path: Path, field: str, task: ImagesTask) -> _Source:
+def _open(path: Path, field: str, task: ImagesTask, *, labelled: bool = True) -> _Source:
     root = Path(path).expanduser()
     if not os.path.exists(root):
         remedy = "give a Parquet file or a folder on this machine"
         raise KdnasError("does not exist", field=field, value=str(path), remedy=remedy)
     folder = root.is_dir() and not any(root.glob("*.parquet"))
     if folder:
-        found = (file for file in root.glob("*/**/*") if not file.name.startswith("."))
+        found = (file for file in root.glob("*/**/*" if labelled else "**/*") if not file.name.startswith("."))
         files = [file for file in found if file.suffix.lower() in EXTENSIONS and file.is_file()]
     else:
         files = list(root.glob("*.parquet")) if root.is_dir() else [root]
-    columns = ("image", "label") if folder else (task.image_column, task.label_column)
-    source = _Source(path, field, folder, [str(file.absolute()) for file in sorted(files)], *columns)
+    image, label = ("image", "label") if folder else (task.image_column, task.label_column)
+    names = [str(file.absolute()) for file in sorted(files)]
+    source = _Source(path, field, folder, names, image, label if labelled else None)
     if not files:
+        where, remedy = ("subfolders with images", "an image folder has a subfolder a class; ") if labelled else (
+            "images", "")  # fmt: skip
         raise source.refuse(
-            "holds neither Parquet files nor subfolders with images",
-            f"an image folder has a subfolder a class; images end in {', '.join(EXTENSIONS)}",
+            f"holds neither Parquet files nor {where}", f"{remedy}images end in {', '.join(EXTENSIONS)}"
         )
     # Without this the test images of a data set that comes in splits would be trained on.
-    names = {file.relative_to(root).parts[0] if folder else file.stem.split("-")[0] for file in files}
-    if len(names) > 1 and names <= set(SPLIT_NAMES):
+    parts = {file.relative_to(root).parts[0] if folder else file.stem.split("-")[0] for file in files}
+    if len(parts) > 1 and parts <= set(SPLIT_NAMES):
         raise source.refuse(
-            f"holds several splits ({', '.join(sorted(names))})",
-            "name the one to learn from in task.path and the one to test on in task.test_path",
+            f"holds several splits ({', '.join(sorted(parts))})",
+            "name the one to learn from in task.path and the one to test on in task.test_path"
+            if labelled
+            else "name the one to learn from",
         )
     if not folder:
         _check_columns(source)
     return source
+
+
+def _count(source: _Source) -> int:
+    """How many images there are, labels or not."""
+    if source.folder:
+        return len(source.files)
+    return sum(pyarrow.parquet.read_metadata(file).num_rows for file in source.files)
 
 
 def _check_columns(source: _Source) -> None:
@@ -198,7 +220,7 @@ def _check_columns(source: _Source) -> None:
             ) from error
         for option in ("image_column", "label_column"):
             column = getattr(source, option)
-            if column not in known:
+            if column is not None and column not in known:
                 raise KdnasError(
                     f"{Path(file).name} has no such column",
                     field=f"task.{option}",
@@ -218,7 +240,7 @@ def _stream(source: _Source, column: str, scratch: str) -> Any:
     # The empty list stands for the files' fingerprints, which only a cache would need.
     files = DataFilesDict({"train": DataFilesList(source.files, [])})
     if source.folder:
-        builder = ImageFolder(cache_dir=scratch, data_files=files, drop_labels=False)
+        builder = ImageFolder(cache_dir=scratch, data_files=files, drop_labels=source.label_column is None)
     else:
         builder = Parquet(cache_dir=scratch, data_files=files, columns=[column], batch_size=READ_ROWS)
     stream = builder.as_streaming_dataset("train").select_columns([column])
@@ -254,9 +276,9 @@ def _quiet_scratch() -> Iterator[str]:
         logging.set_verbosity(level)
 
 
-def _targets(source: _Source, targets: Targets) -> tuple[np.ndarray, list[str]]:
+def _targets(source: _Source, targets: Outputs) -> tuple[np.ndarray, list[str]]:
     """What is to be learned, `[N]` int64 or `[N, K]` float32, and the names of the outputs."""
-    column, feature, values = source.label_column, None, []
+    column, feature, values = str(source.label_column), None, []
     for chunk, feature in _chunks(source, column):  # noqa: B007
         values += chunk.to_pylist()
     if not values:
@@ -278,7 +300,7 @@ def _targets(source: _Source, targets: Targets) -> tuple[np.ndarray, list[str]]:
 
 def _labels(source: _Source, feature: Any, values: list[Any]) -> tuple[np.ndarray, list[str]]:
     """Labels `[N]` int64 and the names of the classes."""
-    column = source.label_column
+    column = str(source.label_column)
     for number, value in enumerate(values):
         if not isinstance(value, (int, str)):
             kind = "no label" if value is None else f"a label of type {type(value).__name__}"
@@ -330,6 +352,8 @@ def _reordered(source: _Source, targets: np.ndarray, names: Sequence[str], class
 def _records(source: _Source, indices: np.ndarray) -> Iterator[_Record]:
     """The stored images at `indices` (ascending); reading ends after the last of them."""
     start = 0
+    if len(indices) == 0:
+        raise source.refuse("holds no samples")
     for chunk, _ in _chunks(source, source.image_column):
         here = indices[(indices >= start) & (indices < start + len(chunk))]
         stored = chunk.take(pyarrow.array(here - start)).to_pylist()
@@ -374,7 +398,7 @@ def _pixels(record: _Record, size: int | None) -> np.ndarray:
         image = Image.open(stored["path"] if data is None else io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        return np.asarray(_squared(_eight_bits(image, size), size))
+        return np.asarray(_squared(eight_bits(image, size), size))
     except Image.DecompressionBombError as error:
         raise record.source.refuse(
             f"{name} is too large ({error})", f"an image may have {MAX_PIXELS:,} pixels: shrink or remove it"
@@ -384,7 +408,7 @@ def _pixels(record: _Record, size: int | None) -> np.ndarray:
         raise record.source.refuse(f"{name} cannot be decoded ({first_line(error)})", "replace or remove it") from error
 
 
-def _eight_bits(image: Image.Image, size: int | None) -> Image.Image:
+def eight_bits(image: Image.Image, size: int | None) -> Image.Image:
     """The image upright, in mode L or RGB."""
     if size is not None:
         # A JPEG can be decoded at a fraction of its size, never below the one asked for.

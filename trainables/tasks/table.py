@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
-from trainables.tasks.base import AnyTargets, Data, Split, Targets, assemble, split, standardised
+from trainables.tasks.base import AnyTargets, Data, Outputs, Split, assemble, split, standardised
 from trainables.tasks.targets import labels_of, numbers_of
 
 
@@ -40,7 +40,7 @@ class TableTask(AnyTargets):
 
     path: Path
     target: tuple[str, ...] = ("target",)
-    targets: Targets = "values"
+    targets: Outputs = "values"
     columns: tuple[str, ...] = ()
     test_path: Path | None = None
     validation: float = 0.2

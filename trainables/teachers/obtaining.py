@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,16 @@ from search_spaces import KdnasError, Shape, first_line, tap_shapes
 from trainables import bank as banks
 from trainables.alignment import Aligned, Alignment, Rescaled, align, check_whole
 from trainables.loop import Normalise, evaluate
+from trainables.model_files import load_student
 from trainables.opaque import opaque_part
 from trainables.tasks import TASKS
 from trainables.tasks.base import Data, Targets, Task
 from trainables.teachers.base import Known, KnownTeacher, Say, Teacher, read_teacher, save_teacher, weights_digest
+from trainables.teachers.classifier import ClassifierTeacher, CropsTask
+from trainables.teachers.paired import PairedTeacher, as_teacher, pair
 from trainables.teachers.trained import AssistantTeacher, TrainedTeacher, its_teacher, network, train_teacher
 
-TeacherSettings = TrainedTeacher | KnownTeacher
+TeacherSettings = TrainedTeacher | ClassifierTeacher | PairedTeacher | KnownTeacher
 PROBED = 64  # validation images whose answers take part in a digest
 
 
@@ -35,8 +40,17 @@ def build_teacher(settings: TeacherSettings, data: Data, targets: Targets = "cla
     Raises:
         KdnasError: it cannot be built, or what it answers does not fit the task.
     """
+    _check_kind(settings, targets)
+    if isinstance(settings, ClassifierTeacher):
+        return settings.untrained(data)
     if isinstance(settings, TrainedTeacher):
         return network(settings, data.shape, len(data.classes))
+    if isinstance(settings, PairedTeacher):
+        with _inside("task", "task"):
+            theirs = settings.read()
+        with _inside("teacher", "teachers"):
+            model = build_teacher(settings.teacher, theirs)
+        return pair(settings, model, theirs, data, targets)
     return _matched(*_read(settings, data, targets), data, targets)
 
 
@@ -87,6 +101,17 @@ def obtain(
     Raises:
         KdnasError: it cannot be read or built, does not fit the task, or its training diverges.
     """
+    _check_kind(settings, task.targets)
+    if isinstance(settings, ClassifierTeacher):
+        return _dense_teacher(settings, data, seed, cache, say)
+    if isinstance(settings, PairedTeacher):
+        with _inside("task", "task"):
+            theirs = settings.read()
+        with _inside("teacher", "teachers"):
+            inner = obtain(settings.teacher, theirs, settings.task, seed=settings.seed, cache=cache, say=say)
+        teacher, remark = as_teacher(settings, inner, theirs, data)
+        say(f"Teacher {teacher.name}: {remark}.")
+        return teacher
     if not isinstance(settings, TrainedTeacher):
         return _known_teacher(settings, data, task, say)
     parts = [banks.FORMAT, asdict(settings), data.digest(), vars(task.augmentation), seed, *_own_code(task)]
@@ -107,6 +132,47 @@ def obtain(
     except OSError as error:
         say(f"The teacher cannot be kept in the cache ({first_line(error)}); the next search trains it again.")
     return teacher
+
+
+@contextmanager
+def _inside(option: str, section: str) -> Iterator[None]:
+    """Errors about an option of a paired teacher that is a `section` of its own name their keys in full."""
+    try:
+        yield
+    except KdnasError as error:
+        key = error.field.removeprefix(section).lstrip(".")
+        field = ".".join(filter(None, ("teachers", option, key)))
+        raise KdnasError(error.problem, field=field, value=error.value, remedy=error.remedy) from error
+
+
+def _check_kind(settings: TeacherSettings, targets: Targets) -> None:
+    """Refuses a teacher of boxes for what is none, and any other for boxes."""
+    dense = isinstance(settings, ClassifierTeacher)
+    if dense != (targets == "boxes"):
+        raise KdnasError(
+            f"the targets of this task are {targets}",
+            field="teachers.name",
+            value="classifier" if dense else type(settings).__name__,
+            remedy="it teaches detectors alone: choose another" if dense else "choose teachers=[classifier]",
+        )
+
+
+def _dense_teacher(settings: ClassifierTeacher, data: Data, seed: int, cache: Path, say: Say) -> Teacher:
+    if settings.path is not None:
+        inner, meta = load_student(Path(settings.path))
+        model, accuracy = settings.adapted(inner, meta, data), math.nan
+        if remark := model.alignment.remark():
+            say(f"Teacher {settings.path}: {remark}.")
+    else:
+        task = CropsTask(settings, data)
+        crops = task.load(seed)
+        say(f"Teacher: a classifier of {len(crops.classes)} classes, on {len(crops.train):,} crops of training images")
+        known = obtain(settings.trained(), crops, task, seed=seed, cache=cache, say=say)
+        model, accuracy = settings.adapted(known.model, known.meta, data), known.val_accuracy
+        say(f"Teacher: validation accuracy {accuracy:.4f} on {len(crops.validation):,} crops")
+    parts = [weights_digest(model), model.alignment.sources]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return Teacher("classifier", model, digest, accuracy)
 
 
 def _known_teacher(settings: KnownTeacher, data: Data, task: Task, say: Say) -> Teacher:

@@ -235,3 +235,22 @@ def test_standardised_frees_values_of_the_training_splits_mean_and_deviation():
     assert found.train.labels.mean(axis=0) == pytest.approx(0, abs=1e-5)
     assert found.train.labels.std(axis=0) == pytest.approx([1, 0], abs=1e-5)
     assert found.test.labels * found.target_std + found.target_mean == pytest.approx(data.test.labels, abs=1e-5)
+
+
+def test_share_of_the_labels_is_that_of_the_labelled_samples():
+    labels = np.concatenate([np.arange(40) % 2, np.full(100, -1)])
+    whole = Split(np.zeros((140, 1, 2, 2), dtype=np.uint8), labels)
+    few = keep_labels(whole, 0.1, ("a", "b"), seed=0)
+    assert np.bincount(few.labels[few.labels >= 0]).tolist() == [2, 2]
+    assert (few.labels[40:] == -1).all()
+    alone = keep_labels(Split(whole.images[:40], labels[:40]), 0.1, ("a", "b"), seed=0)
+    assert np.array_equal(few.labels[:40], alone.labels)
+
+
+def test_values_are_standardised_by_those_that_are_there():
+    values = np.array([[1.0], [3.0], [np.nan]], dtype=np.float32)
+    parts = [Split(np.zeros((3, 1, 2, 2), dtype=np.uint8), values)] * 3
+    data = standardised(assemble(*parts, ["x"]))
+    assert (data.target_mean, data.target_std) == ((2.0,), (1.0,))
+    assert data.train.labels[:2, 0].tolist() == [-1.0, 1.0]
+    assert np.isnan(data.train.labels[2, 0])

@@ -425,3 +425,70 @@ def test_labels_of_an_image_folder_and_words_as_values_are_refused(tmp_path):
     path = greys(tmp_path / "a.parquet", ["cat", "dog"] * 20)
     assert "record 0 has something else" in refusal(ImagesTask(path, targets="values"), "task.path")
     assert "record 0 has no list" in refusal(ImagesTask(path, targets="labels"), "task.path")
+
+
+def darks(path: Path, numbers, **options: object) -> str:
+    """Unlabelled images: a folder of grey ones with these values."""
+    for number in numbers:
+        (path / options.get("inside", "")).mkdir(parents=True, exist_ok=True)
+        (path / options.get("inside", "") / f"{number}.png").write_bytes(grey(number))
+    return str(path)
+
+
+@pytest.mark.parametrize("inside", ["", "anything/deeper"])
+def test_unlabelled_images_of_a_folder_join_the_training_split_alone(tmp_path, inside):
+    labelled = greys(tmp_path / "a.parquet", [0, 1] * 20)
+    plain = ImagesTask(labelled).load(0)
+    data = ImagesTask(labelled, unlabelled=darks(tmp_path / "more", range(100, 130), inside=inside)).load(0)
+    assert data.train.labels.tolist() == [*plain.train.labels.tolist(), *[-1] * 30]
+    assert sorted(data.train.images[-30:, 0, 0, 0].tolist()) == list(range(100, 130))
+    for name in ("validation", "test"):
+        for part in ("images", "labels"):
+            assert np.array_equal(getattr(getattr(data, name), part), getattr(getattr(plain, name), part))
+    assert data.classes == plain.classes
+
+
+def test_unlabelled_images_of_a_parquet_file_need_no_label_column(tmp_path):
+    path = tmp_path / "more.parquet"
+    pq.write_table(pa.table({"image": [{"bytes": grey(200), "path": None}] * 9}), path, row_group_size=4)
+    data = ImagesTask(greys(tmp_path / "a.parquet", [0, 1] * 20), unlabelled=path).load(0)
+    assert (data.train.labels == -1).sum() == 9
+
+
+def test_unlabelled_images_that_are_held_out_stay_so(tmp_path, caplog):
+    path = greys(tmp_path / "a.parquet", [0, 1] * 20)
+    plain = ImagesTask(path).load(0)
+    held_out = [int(image[0, 0, 0]) for part in (plain.validation, plain.test) for image in part.images]
+    data = ImagesTask(path, unlabelled=darks(tmp_path / "more", range(45))).load(0)
+    joined = data.train.images[data.train.labels == -1, 0, 0, 0].tolist()
+    assert sorted(joined) == sorted(set(range(45)) - set(held_out))
+    assert f"{len(held_out)} of 45 unlabelled images" in caplog.text
+    sealed = ImagesTask(path, unlabelled=darks(tmp_path / "sealed", held_out))
+    assert "all 12 images are in the validation or the test split" in refusal(sealed, "task.unlabelled")
+
+
+def test_unlabelled_images_beside_tags_and_values_have_none_of_either(tmp_path):
+    more = darks(tmp_path / "more", range(100, 105))
+    tagged = ImagesTask(greys(tmp_path / "a.parquet", TAGS), targets="labels", unlabelled=more).load(0)
+    assert np.isnan(tagged.train.labels[-5:]).all()
+    path = greys(tmp_path / "b.parquet", [10.0 * n for n in range(40)])
+    valued = ImagesTask(path, targets="values", unlabelled=more).load(0)
+    assert np.isnan(valued.train.labels[-5:]).all()
+    assert np.nanmean(valued.train.labels) == pytest.approx(0, abs=1e-5)
+
+
+def test_unlabelled_images_that_cannot_be_used_are_named(tmp_path):
+    path = greys(tmp_path / "a.parquet", [0, 1] * 20)
+    assert "does not exist" in refusal(ImagesTask(path, unlabelled=tmp_path / "no"), "task.unlabelled")
+    (tmp_path / "empty").mkdir()
+    assert "nor images" in refusal(ImagesTask(path, unlabelled=tmp_path / "empty"), "task.unlabelled")
+    larger = darks(tmp_path / "larger", [1])
+    (Path(larger) / "2.png").write_bytes(grey(2, (9, 9)))
+    assert "images differ in size" in refusal(ImagesTask(path, unlabelled=larger), "task.unlabelled")
+    (Path(larger) / "2.png").write_bytes(b"no image")
+    assert "2.png" in refusal(ImagesTask(path, unlabelled=larger), "task.unlabelled")
+    nothing = tmp_path / "nothing.parquet"
+    pq.write_table(pa.table({"image": pa.array([], pa.struct({"bytes": pa.binary(), "path": pa.string()}))}), nothing)
+    assert "holds no samples" in refusal(ImagesTask(path, unlabelled=nothing), "task.unlabelled")
+    other = write(tmp_path / "b.parquet", [grey(1)], [0], image="scan")
+    assert "no such column" in refusal(ImagesTask(path, unlabelled=other), "task.image_column")

@@ -171,7 +171,7 @@ def test_students_of_either_family_understand_a_speaker_they_never_heard(path, f
     assert accuracy == 1
 
 
-@pytest.mark.parametrize("name", [name for name, x in LOSSES.items() if (x.feature or x.several) and not x.last])
+@pytest.mark.parametrize("name", [name for name, x in LOSSES.items() if (x.feature or x.several) and not x.at])
 def test_every_loss_on_features_compares_maps_along_time_with_those_of_pictures(path, name):
     terms = (Term(name, tap="stage2" if LOSSES[name].feature else None),)
     curve, _ = learned_from_pictures(task(path, augmentation=NOTHING), "tc_resnet", terms, 1)
