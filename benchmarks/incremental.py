@@ -12,8 +12,8 @@ Five groups of two classes each, in an order drawn from the seed; images of 16 x
 - all at once: every class from the start, as many epochs, so as many steps as the whole stream without memory.
 
 Settings are those of the papers or the defaults and the same for all rows (benchmarks/README.md tells of the one that
-was corrected after a first attempt): nothing is selected, the last epoch counts, and the test split is read for each row
-alone. Mean ± standard deviation over seeds, in percent:
+was corrected after a first attempt): nothing is selected, the last epoch counts, and the test split is read for each
+row alone. Mean ± standard deviation over seeds, in percent:
 average accuracy over the groups after the last one, the mean of it after each group (incremental), accuracy on the
 earlier groups, forgetting (Chaudhry 2018). `old, KD gain` is the mean difference to the row without KD of the same
 memory, alignment and size (fine-tuning, rehearsal, rehearsal + WA), seed by seed, with its standard error, in points.
