@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, required=True, help="Parquet file with audio, label and speaker")
     parser.add_argument("--subset", type=int, default=5000, help="images that the teacher learns from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the labels that are kept")
     parser.add_argument("--epochs", type=int, default=10, help="of a student")
     parser.add_argument("--cache", type=Path, help="folder that keeps the trained teacher")
     parser.add_argument("--out", type=Path, help="JSON file to write")
@@ -83,11 +84,11 @@ def main() -> None:
     task = SpeechTask(chosen.speech, hop_ms=HOP_MS)
     with tempfile.TemporaryDirectory() as scratch:
         teachers = taught(images, task, chosen.cache or Path(scratch))
-    found = [one(task, speakers, teachers, seed, chosen.epochs) for seed in chosen.seeds]
+    found = [one(task, speakers, teachers, seed, chosen.epochs, chosen.shares) for seed in chosen.seeds]
     rows = []
     for arm in ARMS:
         row: dict[str, Any] = {"labels kept": arm}
-        for share in SHARES:
+        for share in chosen.shares:
             scores = np.array([each[share, arm] for each in found])
             row[f"{share:.0%}"] = cell(scores, scores - [each[share, "no teacher"] for each in found])
         rows.append(row)
@@ -106,7 +107,12 @@ def taught(images: ImagesTask, task: SpeechTask, cache: Path) -> dict[str, Paire
 
 
 def one(
-    task: SpeechTask, speakers: Sequence[str], teachers: dict[str, Paired], seed: int, epochs: int
+    task: SpeechTask,
+    speakers: Sequence[str],
+    teachers: dict[str, Paired],
+    seed: int,
+    epochs: int,
+    shares: Sequence[float],
 ) -> dict[tuple[float, str], float]:
     """Test accuracy of each share and way to learn, with this seed."""
     begin = time.perf_counter()
@@ -115,7 +121,7 @@ def one(
     data = task.load(seed)
     normalise, found = Normalise(data.mean, data.std), {}
     unused = Split(data.validation.images[:2], data.validation.labels[:2])
-    for share in SHARES:
+    for share in shares:
         part = keep_labels(data.train, share, data.classes, seed)
         banks_of = {}
         for answers, teacher in teachers.items():
