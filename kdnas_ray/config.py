@@ -27,7 +27,7 @@ from kdnas_ray.parsing import Choice, OnceLoader, misspelt, plain, refusal, vali
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.samplers.base import several_objectives
 from kdnas_ray.schedulers import SCHEDULERS
-from kdnas_ray.stream_settings import StreamRecipes, StreamSettings
+from kdnas_ray.stream_settings import StreamRecipes, StreamSettings, lighter
 from kdnas_ray.tracking import TrackingSettings
 from search_spaces import SPACES, KdnasError, first_line
 from trainables.evaluators import EVALUATORS, Table
@@ -294,6 +294,7 @@ class SearchConfig(_Section):
         for name, nothing in (("teachers", []), ("constraints", {})):
             if name not in self.model_fields_set:
                 object.__setattr__(self, name, nothing)
+        object.__setattr__(self, "recipes", lighter(self.recipes))
         if self.teachers:
             raise KdnasError(
                 "a student of a stream is taught by its own earlier self",

@@ -71,7 +71,7 @@ def test_student_when_exported_then_has_the_classes_in_the_order_of_the_stream(r
 
 @pytest.mark.slow
 def test_stream_when_ctrl_c_ended_it_then_goes_on_after_the_last_group(tmp_path):
-    changes = {"scheduler": {"name": "full", "max_epochs": 60}, "retrain": {"top": 0}, "budget": {"trials": 2}}
+    changes = {"scheduler": {"name": "full", "max_epochs": 30}, "retrain": {"top": 0}, "budget": {"trials": 2}}
     (tmp_path / "kdnas.yaml").write_text(yaml.safe_dump({**SMALL, **changes}))
     process = start_kdnas("search", "kdnas.yaml", "--out", "run", cwd=tmp_path)
     wait_until(lambda: any((tmp_path / "run" / "trials").glob("*/rung.pt")), process)
@@ -82,4 +82,4 @@ def test_stream_when_ctrl_c_ended_it_then_goes_on_after_the_last_group(tmp_path)
     resumed = kdnas("resume", "run", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     rows = lines(tmp_path / "run" / "candidates.jsonl")
-    assert [row["epochs"] for row in rows if row["state"] == "complete"] == [60, 60]
+    assert [row["epochs"] for row in rows if row["state"] == "complete"] == [30, 30]

@@ -101,6 +101,13 @@ def test_configuration_when_written_and_read_again_then_is_the_same():
     assert read(config.resolved()).resolved() == config.resolved()
 
 
+def test_ranges_when_none_are_given_then_are_lighter_than_for_a_fixed_task():
+    stream = {"stream": {"groups": 5}, "scheduler": {"max_epochs": 10}}
+    assert read(stream).recipes.alpha == (0.05, 0.5)
+    assert read({**stream, "recipes": {"alpha": [0.6, 0.7]}}).recipes.alpha == (0.6, 0.7)
+    assert read({}).recipes.alpha == (0.3, 0.95)
+
+
 def test_recipes_when_the_stream_lists_several_values_then_decide_among_them():
     config = read(
         {"stream": {"groups": 5, "exemplars": ["herding", "random"], "grow": True}, "scheduler": {"max_epochs": 10}}
