@@ -199,8 +199,8 @@ def _parquet(files: Sequence[Path], columns: Sequence[str], option: str, root: P
                             problem = f"record {number} has {type(value).__name__} in column {name!r}"
                             raise refusal(f"{file.name}: {problem}", option, str(root), f"it holds {NEEDED[kind]}")
                     # A path may also be an address on the network: only what is a file here is opened.
-                    here = data is None and isinstance(path, str) and Path(path).is_file()
-                    data = Path(path) if here else data
+                    if data is None and isinstance(path, str) and Path(path).is_file():
+                        data = Path(path)
                     name = f"record {number}" + (f" ({path})" if path else "")
                     yield Record(name, data, boxes or [], labels or [])
                     number += 1
