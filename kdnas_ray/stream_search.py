@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from kdnas_ray.adapter import check_constraints
@@ -16,6 +17,7 @@ from kdnas_ray.objectives import limits
 from kdnas_ray.prepare import Plan, any_student, check_resources, check_sampler, check_space, load_data
 from kdnas_ray.schedulers import Extrapolate
 from kdnas_ray.stream_settings import StreamSettings, groups_of
+from kdnas_ray.suits import check_kind
 from search_spaces import KdnasError, ResNetSpace, sample, tap_shapes
 from trainables.alignment import listed
 from trainables.augment import check_fits
@@ -23,6 +25,7 @@ from trainables.evaluators import Scratch
 from trainables.incremental import FEATURES
 from trainables.proxies import PROXIES
 from trainables.stream import Stream, ordered
+from trainables.tasks.base import Data, known
 from trainables.terms import read_of
 
 # What the headline and the tables say of a finalist; each also `_without_kd` and with its spread.
@@ -53,9 +56,18 @@ def plan_stream(config: SearchConfig) -> StreamPlan:
     assert settings is not None
     check_resources(config.resources)
     _refuse(config, settings)
+    check_kind(config)
     data = load_data(config)
+    if not known(data.train.labels).all():
+        raise KdnasError(
+            "the group of a sample without label is not known",
+            field="task.unlabelled",
+            value=str(getattr(config.task, "unlabelled", None)),
+            remedy="leave it out",
+        )
     groups = groups_of(settings, data, config.seed)
     data = ordered(data, groups)
+    _check_batch(config, data, groups)
     shape, classes = data.shape, len(data.classes)
     if 0 < settings.memory < classes:
         raise KdnasError(
@@ -155,6 +167,13 @@ def _refuse(config: SearchConfig, settings: StreamSettings) -> None:
             "leave it out",
         ),
         (
+            max(getattr(config.recipes, "alpha_by_size", (0.0,))) > 0,
+            "recipes.alpha_by_size",
+            list(getattr(config.recipes, "alpha_by_size", ())),
+            "the earlier self is as large as the student",
+            "recipes.alpha_by_size=0",
+        ),
+        (
             getattr(config.recipes, "tap_share", 0) > 0,
             "recipes.tap_share",
             getattr(config.recipes, "tap_share", 0),
@@ -193,6 +212,20 @@ def _refuse(config: SearchConfig, settings: StreamSettings) -> None:
         )
     if config.retrain.epochs is not None:
         settings.epochs_each(config.retrain.epochs, "retrain.epochs")
+
+
+def _check_batch(config: SearchConfig, data: Data, groups: Sequence[Sequence[str]]) -> None:
+    """Refuses a batch that some group does not fill, with the memory where there is one."""
+    sizes = np.bincount(np.repeat(np.arange(len(groups)), [len(group) for group in groups])[data.train.labels])
+    sizes[1:] += config.stream.memory if config.stream else 0
+    size: Any = getattr(config.recipes, "batch_size", 0)
+    if size > sizes.min():
+        raise KdnasError(
+            f"larger than the {sizes.min()} training samples of group {sizes.argmin()}",
+            field="recipes.batch_size",
+            value=size,
+            remedy=f"at most {sizes.min()}",
+        )
 
 
 def _check_students(config: SearchConfig, student: nn.Module, shape: tuple[int, int, int]) -> None:

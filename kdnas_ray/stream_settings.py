@@ -48,10 +48,13 @@ class StreamSettings(BaseModel):
     @field_validator("groups", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
-        count = value if isinstance(value, int) and not isinstance(value, bool) else None
-        if isinstance(value, list):
-            count = len(value)
-        if count is not None and count < 2:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        listed = isinstance(value, list) and all(isinstance(group, list) for group in value)
+        if not (whole or listed):
+            remedy = "give a whole number, or a list of lists of classes: [[0, 1], [2, 3]]"
+            raise KdnasError("invalid value", field="stream.groups", value=value, remedy=remedy)
+        count = value if whole else len(value)
+        if count < 2:
             raise KdnasError("a stream has two groups or more", field="stream.groups", value=value, remedy="5 is usual")
         return value
 

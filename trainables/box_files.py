@@ -22,6 +22,9 @@ from trainables.tasks.images import FORMATS, MAX_PIXELS, eight_bits
 READ_ROWS = 64
 ROUNDING = 1.0  # pixels that a box may reach beyond its image
 SHOWN = 3  # records named in a message
+NUMBERED = 1000  # classes that are known by number alone
+# What a record of a column is, by its type.
+NEEDED: dict[type, str] = {bytes: "images, as bytes or struct(bytes, path)", list: "a list for each image"}
 
 
 class Columns(Protocol):
@@ -191,8 +194,13 @@ def _parquet(files: Sequence[Path], columns: Sequence[str], option: str, root: P
                 for image, boxes, labels in zip(*(batch[column].to_pylist() for column in columns), strict=True):
                     stored = image if isinstance(image, dict) else {"bytes": image}
                     path, data = stored.get("path"), stored.get("bytes")
+                    for name, value, kind in zip(columns, (data, boxes, labels), (bytes, list, list), strict=True):
+                        if not isinstance(value, (kind, type(None))):
+                            problem = f"record {number} has {type(value).__name__} in column {name!r}"
+                            raise refusal(f"{file.name}: {problem}", option, str(root), f"it holds {NEEDED[kind]}")
                     # A path may also be an address on the network: only what is a file here is opened.
-                    data = Path(path) if data is None and path and Path(path).is_file() else data
+                    if data is None and isinstance(path, str) and Path(path).is_file():
+                        data = Path(path)
                     name = f"record {number}" + (f" ({path})" if path else "")
                     yield Record(name, data, boxes or [], labels or [])
                     number += 1
@@ -206,17 +214,21 @@ def _coco(file: Path, images: Path | None, option: str) -> tuple[int, dict[Any, 
         data = json.loads(file.read_text(encoding="utf8"))
         names = {int(row["id"]): str(row["name"]) for row in data["categories"]}
         pictures = {row["id"]: row for row in data["images"]}
+        for key, unique in (("images", pictures), ("categories", names)):
+            if len(unique) < len(data[key]):
+                raise ValueError(f"two of its {key} have one id")
         boxes: dict[Any, list[tuple[list[float], int]]] = {key: [] for key in pictures}
         for number, row in enumerate(data["annotations"]):
             if row.get("iscrowd"):  # a region, not one object
                 continue
             if row["image_id"] not in pictures or row["category_id"] not in names:
-                raise ValueError(f"annotation {number} names an image or a category that is not there")
-            x, y, width, height = row["bbox"]
+                wrong = "image_id" if row["image_id"] not in pictures else "category_id"
+                raise ValueError(f"annotation {number} has the {wrong} {row[wrong]!r}, which is not there")
+            x, y, width, height = map(float, row["bbox"])
             boxes[row["image_id"]].append(([x, y, x + width, y + height], row["category_id"]))
         sized = {key: (int(row["width"]), int(row["height"])) for key, row in pictures.items() if "width" in row}
         files = {key: str(row["file_name"]) for key, row in pictures.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         problem = f"is not a COCO annotation file ({type(error).__name__}: {first_line(error)})"
         raise refusal(problem, option, str(file), "it has images, annotations and categories") from error
     folder = Path(images).expanduser() if images is not None else file.parent
@@ -311,7 +323,7 @@ def _classes(
     used = sorted(set(seen))
     numbered = not names and kinds == {int}
     if numbered:  # numbers stand for the names in their order
-        called = {label: str(label) for label in range(max(used[-1] + 1, len(wanted)))}
+        called = {label: str(label) for label in sorted({*range(min(used[-1] + 1, NUMBERED)), *used})}
         if wanted:
             if not 0 <= used[0] <= used[-1] < len(wanted):
                 beyond = next(label for label in used if not 0 <= label < len(wanted))

@@ -1,6 +1,8 @@
 """Specification of `kdnas_ray.stream_search`: what is refused before any work, and what is told at the end."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kdnas_ray.config import read
 from kdnas_ray.session import planned
@@ -35,6 +37,9 @@ def test_plan_when_all_fits_then_numbers_classes_by_group_and_bounds_the_final_s
         ({"task": "examples.own_tasks:Diabetes"}, "task"),
         ({"scheduler": {"name": "extrapolate", "max_epochs": 10}}, "scheduler"),
         ({"space": "nasbench201", "evaluator": "supernet"}, "evaluator"),
+        ({"space": "detector", "stream": {"groups": 5, "memory": 0}, "recipes": "labels"}, "space"),
+        ({"recipes": {"taps": ["stage1"], "batch_size": 1000}}, "recipes.batch_size"),
+        ({"recipes": {"taps": ["stage1"], "alpha_by_size": 0.5}}, "recipes.alpha_by_size"),
         ({"prefilter": "params"}, "prefilter"),
         ({"retrain": {"generations": 2}}, "retrain.generations"),
         ({"retrain": {"epochs": 7}}, "retrain.epochs"),
@@ -56,6 +61,20 @@ def test_plan_when_something_does_not_fit_then_is_refused_by_name(changes, field
     with pytest.raises(KdnasError) as refused:
         planned(read({**SMALL, **changes}))
     assert refused.value.field == field
+
+
+def test_plan_when_some_images_have_no_label_then_names_where_they_come_from(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind in ("a", "b", "c", "d", "../more"):
+        (tmp_path / "own" / kind).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 255, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "own" / kind / f"{number}.png")
+    task = {"name": "images", "path": str(tmp_path / "own"), "unlabelled": str(tmp_path / "more")}
+    with pytest.raises(KdnasError) as refused:
+        planned(read({**SMALL, "task": task, "stream": {"groups": 2}}))
+    assert refused.value.field == "task.unlabelled"
+    assert refused.value.value == str(tmp_path / "more")
 
 
 def test_headline_when_retrained_then_says_what_is_left_of_earlier_groups_with_and_without_distillation():

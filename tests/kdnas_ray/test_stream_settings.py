@@ -116,3 +116,10 @@ def test_recipes_when_the_stream_lists_several_values_then_decide_among_them():
     assert {recipe.exemplars for recipe in drawn} == {"herding", "random"}
     assert {recipe.weight_alignment for recipe in drawn} == {False, True}
     assert {recipe.grow for recipe in drawn} == {True}
+
+
+@pytest.mark.parametrize("groups", [True, None, 2.5, "5", [0, 1], [[0, 1], 2], {"a": 1}])
+def test_groups_when_neither_a_number_nor_lists_then_are_refused(groups):
+    with pytest.raises(KdnasError) as refused:
+        settings(groups=groups)
+    assert refused.value.field == "stream.groups"

@@ -17,7 +17,7 @@ from search_spaces import Architecture, KdnasError, TappedModel, first_line
 from trainables.alignment import UNKNOWN, Alignment, align, listed
 from trainables.augment import Augmentation
 from trainables.model_files import load_student
-from trainables.tasks.base import Classification, Data, Split, assemble
+from trainables.tasks.base import Classification, Data, Split, assemble, known
 from trainables.teachers.trained import TrainedTeacher, network
 
 BACKGROUND = "background"  # class of crops that show no object in their middle
@@ -132,7 +132,7 @@ class ClassifierTeacher:
         """
         if self.path is not None:
             return self.adapted(*load_student(Path(self.path)), data)
-        names = [*data.classes, BACKGROUND]
+        names = [*data.classes, _no_object(data.classes)]
         shape = (data.shape[0], self.window, self.window)
         meta = {"classes": names, "mean": data.mean, "std": data.std, "shape": shape}
         return self.adapted(network(self.trained(), shape, len(names)), meta, data)
@@ -180,7 +180,7 @@ class ClassifierTeacher:
         Raises:
             KdnasError: the boxes leave no place without an object.
         """
-        names = [*data.classes, BACKGROUND]
+        names = [*data.classes, _no_object(data.classes)]
         rng = np.random.default_rng(seed)
         train = _crops(data.train, self.window, self.crops // 2, len(names), rng)
         compared = _crops(data.validation, self.window, self.crops // 8, len(names), rng)
@@ -243,8 +243,18 @@ class DenseClassifier(nn.Module):
         return logits[:, list(source)].logsumexp(dim=1) - logits[:, others].logsumexp(dim=1)
 
 
+def _no_object(classes: Sequence[str]) -> str:
+    """Name of the class of crops without an object, which is none of the task's."""
+    name = BACKGROUND
+    while name in classes:
+        name = f"no {name}" if name == BACKGROUND else f"{name}_"
+    return name
+
+
 def _crops(split: Split, window: int, half_of_all: int, classes: int, rng: np.random.Generator) -> Split:
     """As many crops of objects, every class alike often, as of none (the last class); one without a box has none."""
+    there = known(split.labels)  # of the others it is not known where there is no object
+    split = split if there.all() else Split(split.images[there], split.labels[there])
     spots = [_spots(split.labels, kind, half_of_all // (classes - 1), rng) for kind in range(classes - 1)]
     spots.append(_empty_spots(split, half_of_all, rng))
     half = window // 2

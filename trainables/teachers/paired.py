@@ -61,6 +61,9 @@ class PairedTeacher:
                 value=type(self.teacher).__name__,
                 remedy="choose trained, folder, module, huggingface, onnx, callable or predictions",
             )
+        if not 0 <= self.seed < 2**32:
+            remedy = "choose a whole number from 0 to 2**32 - 1"
+            raise KdnasError("not possible", field="teachers.seed", value=self.seed, remedy=remedy)
         if not 0.01 <= self.temperature <= 1000:
             remedy = "stay between 0.01 and 1000"
             raise KdnasError("not possible", field="teachers.temperature", value=self.temperature, remedy=remedy)

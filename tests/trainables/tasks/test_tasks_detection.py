@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -295,3 +297,41 @@ def test_blood_cells_have_one_box_without_area_in_each_file(caplog):
     assert [len(part) for part in (found.train, found.validation, found.test)] == [238, 26, 50]
     assert "1 of 3540 boxes cannot be used as they are: record 55" in caplog.text
     assert "1 of 676 boxes cannot be used as they are: record 23" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("labels", 1),
+        ("labels", "ab"),
+        ("boxes", 3),
+        ("image", "a.png"),
+        ("image", 5),
+        ("image", {"bytes": "text", "path": "a.png"}),
+    ],
+)
+def test_a_column_of_another_type_is_refused_by_its_name(tmp_path, rows, column, value):
+    columns = {"image": [row[0] for row in rows], "boxes": [row[1] for row in rows], "labels": [row[2] for row in rows]}
+    pq.write_table(pa.table({**columns, column: [value] * len(rows)}), tmp_path / "odd.parquet")
+    with pytest.raises(KdnasError, match=f"in column '{column}'") as refused:
+        task(tmp_path / "odd.parquet").load(0)
+    assert refused.value.field == "task.path"
+
+
+def test_numbers_of_classes_with_gaps_are_read_at_once(tmp_path, rows):
+    far = [(stored, boxes, [0, 10**12]) for stored, boxes, _ in rows]
+    assert task(parquet(tmp_path / "far.parquet", far)).load(0).classes == ("0", str(10**12))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "two of its categories have one id"),
+        ({"annotations": [{"image_id": 0, "category_id": 77, "bbox": [1, 1, 9, 9]}]}, "category_id 77"),
+        ({"annotations": [{"image_id": 99, "category_id": 1, "bbox": [1, 1, 9, 9]}]}, "image_id 99"),
+        ({"annotations": [{"image_id": 0, "category_id": 1, "bbox": [10**400, 1, 9, 9]}]}, "OverflowError"),
+    ],
+)
+def test_ids_and_numbers_of_coco_that_cannot_be_are_named(tmp_path, rows, changes, problem):
+    with pytest.raises(KdnasError, match=problem):
+        task(coco(tmp_path / "odd", rows, **changes)).load(0)

@@ -15,6 +15,7 @@ from trainables.alignment import UNKNOWN, speaks
 from trainables.losses import LOSSES, Answer
 from trainables.model_files import save_student
 from trainables.tasks import DetectionTask, DigitsTask
+from trainables.tasks.base import Split, keep_labels, known
 from trainables.teachers import ClassifierTeacher, TrainedTeacher, build_teacher, obtain
 from trainables.teachers.classifier import BACKGROUND, CENTRAL
 
@@ -199,3 +200,17 @@ def test_loss_on_class_maps_aligns_the_teachers_map_with_the_students_grid(size)
     own = torch.full((1, 1, 4, 4), 0.5)
     theirs = torch.full((1, 1, *size), 0.5)
     assert LOSSES["class_maps"].function(Answer(own, own), Answer(theirs, theirs), None, 1.0).item() == pytest.approx(0)
+
+
+def test_crops_are_cut_from_images_whose_boxes_are_known(data):
+    some = replace(data, train=keep_labels(data.train, 0.3, data.classes, 0))
+    there = known(some.train.labels)
+    alone = replace(some, train=Split(some.train.images[there], some.train.labels[there]))
+    teacher = ClassifierTeacher(**SMALL)
+    assert np.array_equal(teacher.cut(some, seed=0).train.images, teacher.cut(alone, seed=0).train.images)
+
+
+def test_a_class_called_background_is_a_class_like_any_other(data):
+    named = replace(data, classes=(BACKGROUND, "disc"))
+    assert ClassifierTeacher(**SMALL).cut(named, seed=0).classes == (BACKGROUND, "disc", f"no {BACKGROUND}")
+    assert ClassifierTeacher(**SMALL).untrained(named).alignment.speaks

@@ -189,3 +189,10 @@ def test_taps_that_the_other_network_lacks_are_refused(speech):
     with pytest.raises(KdnasError, match="no such tap"):
         plan(configured(speech, recipes={**RECIPES, "taps": ["stage3"]}))
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_paired_when_seed_cannot_be_then_is_refused(seed):
+    with pytest.raises(KdnasError) as refused:
+        PairedTeacher(DigitsTask(), seed=seed)
+    assert (refused.value.field, refused.value.value) == ("teachers.seed", seed)
