@@ -17,6 +17,7 @@ from kdnas_ray.hardware.devices import DeviceProfile, write
 TOP = {
     "task": "What is learned.",
     "labels": "Share of the training labels that is kept.",
+    "stream": "Classes that come in groups, such as {groups: 5, memory: 200}: see docs/incremental.md.",
     "teachers": "Who teaches; the first is the reference.",
     "bank": "What the teacher says about the training data, computed once.",
     "space": "The students.",

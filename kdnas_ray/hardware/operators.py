@@ -24,6 +24,7 @@ KINDS = {
     "native_batch_norm": "norm",
     "_native_batch_norm_legit_no_training": "norm",
     "hardtanh": "relu6",
+    "clamp": "relu6",
     "silu": "silu",
     "relu": "relu",
     "hardswish": "hardswish",
@@ -46,6 +47,8 @@ KINDS = {
     "mul": "mul",
     "div": "mul",
     "cat": "concat",
+    "exp": "exp",
+    "upsample_nearest2d": "upsample",
 }
 ACTIVATIONS = (
     "relu",

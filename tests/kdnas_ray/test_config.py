@@ -34,7 +34,7 @@ def refusal(data: Any = None, overrides: tuple[str, ...] = ()) -> KdnasError:
 def test_configuration_when_empty_then_holds_every_default():
     assert read() == read({}) == SearchConfig()
     assert list(DEFAULTS) == [
-        "task", "labels", "teachers", "bank", "space", "recipes", "evaluator", "prefilter", "sampler",
+        "task", "labels", "stream", "teachers", "bank", "space", "recipes", "evaluator", "prefilter", "sampler",
         "scheduler", "objectives", "devices", "constraints", "budget", "resources", "retrain", "tracking", "seed",
     ]  # fmt: skip
 
@@ -132,7 +132,7 @@ def test_entry_of_every_registry_when_named_then_is_known(key, registry, name):
         for field in dataclasses.fields(registry[name])
         if field.default is field.default_factory is dataclasses.MISSING
     }
-    entry = {"name": name, **required}
+    entry = {"name": name, **required} | ({"task": "digits"} if name == "paired" else {})
     value = getattr(read({key: ["trained", entry] if key == "teachers" else entry}), key)
     assert type(value[1] if key == "teachers" else value) is registry[name]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from search_spaces.resnet import build_resnet, resnet_architecture
+from trainables.layout import to_channels_last
 from trainables.optimizer import MOMENTUM, SGD, AdamW, clip
 
 ARCHITECTURE = resnet_architecture(4, (4, 8), (1, 1))
@@ -14,7 +15,8 @@ ARCHITECTURE = resnet_architecture(4, (4, 8), (1, 1))
 
 def train(layout: torch.memory_format, steps: int, make, update) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    model = build_resnet(ARCHITECTURE, (1, 8, 8), 3).to(memory_format=layout)
+    model = build_resnet(ARCHITECTURE, (1, 8, 8), 3)
+    model = to_channels_last(model) if layout == torch.channels_last else model
     optimizer = make(model.parameters())
     for step in range(steps):
         optimizer.zero_grad()
