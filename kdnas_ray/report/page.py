@@ -98,7 +98,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         **facts,
         "plain": plain,
         "titled": titled(summary),
-        "apart": apart(facts["teacher"] or {}, facts["metric"]),
+        "apart": apart(facts["teacher"] or {}, str(facts["metric"])),
         **_gains(read_jsonl(run / "retrained.jsonl"), best, list(retrained)),
         **_figures(run, rows, facts),
         "matrices": _matrices(run, best) if facts["stream"] else [],
