@@ -63,7 +63,6 @@ from trainables.incremental import StreamTrial
 from trainables.teachers import Teacher, save_teacher
 
 STUDY = "kdnas"
-HARDLY = 0.1  # a teacher of labels or values that scores less has learned next to nothing
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
 
 
@@ -210,8 +209,8 @@ def _phases(
     if made.tap_shares:
         listed = ", ".join(f"{tap} {100 * share:.0f} %" for tap, share in made.tap_shares.items())
         narrator.say(f"Hints at {', '.join(config.recipes.taps)}; the devices spend their time on {listed}")
-    guessing = 1.5 / len(made.data.classes) if config.task.targets == "classes" else HARDLY
-    if speaks(teacher.model) and teacher.val_accuracy < guessing:
+    guess = results.guessing(config.task.targets, len(made.data.classes))
+    if speaks(teacher.model) and teacher.val_accuracy < guess:
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
     with in_store(run, made, bank, teacher, arm) as (shared, reference):
         if searching:

@@ -26,6 +26,7 @@ from trainables.loop import Normalise, evaluate
 from trainables.model_files import load_student
 from trainables.teachers import build_teacher
 
+HARDLY = 0.1  # a teacher of labels, values or boxes that scores less has learned next to nothing
 SPEAKING = 5  # candidates from which on a Kendall tau is worth a warning
 
 
@@ -97,6 +98,9 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "versions": versions(),
         "git_commit": git_commit(),
         "cores": os.cpu_count(),
+        "metric": config.task.metric_name,
+        "targets": config.task.targets,
+        "chance": guessing(config.task.targets, len(made.data.classes)),
         **stream_search.facts(made),
         "seed": config.seed,
         "started": state.get("started"),
@@ -155,13 +159,14 @@ def ranking_table(result: SearchResult, top: int = 10) -> Grid:
     more = beyond_size(objectives, result.summary.get("constraints", ()))
     several = len(objectives) > 1
     front = {row["id"] for row in pareto_front(result.candidates, objectives)} if several else set()
-    columns = ["", "candidate", "epochs", "validation", "parameters", "MFLOPs", *more]
+    plain = result.summary.get("targets") == "values"
+    columns = ["", "candidate", "epochs", f"validation{titled(result.summary)}", "parameters", "MFLOPs", *more]
     columns += ["front"] if front else []
     scores = ["val_accuracy", "test_accuracy", "test_accuracy_without_kd"]
     if retrained:
         columns += ["retrained", "test", "test without KD"]
     if result.summary.get("stream") and retrained:
-        columns += ["old groups", "without KD"]
+        columns += ["old groups", "old groups without KD"]
         scores += ["test_old_accuracy", "test_old_accuracy_without_kd"]
     for title in columns:
         table.add_column(title, justify="left" if title == "candidate" else "right", no_wrap=True)
@@ -171,7 +176,7 @@ def ranking_table(result: SearchResult, top: int = 10) -> Grid:
             str(place),
             row["id"],
             str(row["epochs"]),
-            _percent(row["val_accuracy"]),
+            score(row["val_accuracy"], None, plain),
             f"{row['params']:,}",
             f"{row['flops'] / 1e6:.2f}",
             *(number(row[name]) if name in row else "–" for name in more),
@@ -179,9 +184,15 @@ def ranking_table(result: SearchResult, top: int = 10) -> Grid:
         if front:
             cells.append("yes" if row["id"] in front else "")
         if retrained:
-            cells += [_percent(again.get(name), again.get(f"{name}_std")) for name in scores]
+            cells += [score(again.get(name), again.get(f"{name}_std"), plain) for name in scores]
         table.add_row(*cells)
     return table
+
+
+def titled(summary: dict[str, Any]) -> str:
+    """What a column of scores adds to its title: the task's metric, where it is not accuracy."""
+    metric = summary.get("metric") or "accuracy"
+    return "" if metric == "accuracy" else f" {metric}"
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -211,28 +222,50 @@ def _on_devices(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str
 
 def _kept(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]) -> str:
     size, than = _smaller(best, teacher)
-    if best.get("test_accuracy") is None:
-        return f"{best['id']} reaches {_percent(best['val_accuracy'])} on validation, {size}{than}."
-    scores = f"({_percent(best['test_accuracy'])} of {_percent(teacher['accuracy'])})"
-    if teacher["accuracy"] is None:
-        reached = f"{best['id']} reaches {_percent(best['test_accuracy'])} on test, {size}{than}"
-        text = f"{reached}, which knows other classes or another task."
-    elif teacher["accuracy"]:
-        kept = best["test_accuracy"] / teacher["accuracy"]
-        text = f"{best['id']} keeps {kept:.1%} of its teacher's test accuracy {scores}, {size}."
-    elif than:
-        text = f"{best['id']} is {size}{than}, which has learned nothing {scores}."
+    metric, plain = summary.get("metric") or "accuracy", summary.get("targets") == "values"
+    named = "" if metric == "accuracy" else f"{metric} "
+    own, theirs = best.get("test_accuracy"), teacher["accuracy"]
+    if own is None:
+        return f"{best['id']} reaches {named}{score(best['val_accuracy'], None, plain)} on validation, {size}{than}."
+    reached, at = f"{named}{score(own, None, plain)}", score(theirs, None, plain)
+    if theirs is None:
+        text = f"{best['id']} reaches {reached} on test, {size}{than}; {apart(teacher, metric)}."
+    elif theirs <= (summary.get("chance") or 0.0):
+        text = (
+            f"{best['id']} reaches {reached} on test, {size}{than}; its teacher is hardly better than guessing ({at})."
+        )
+    elif metric != "accuracy":
+        text = f"{best['id']}: {reached} on test, its teacher {at}, {size}{than}."
+    elif own > theirs:
+        text = f"{best['id']} is more accurate than its teacher ({reached} against {at}), {size}."
     else:
-        text = f"{best['id']}'s teacher has learned nothing {scores}."
+        text = f"{best['id']} keeps {own / theirs:.1%} of its teacher's test accuracy ({reached} of {at}), {size}."
     without = best.get("test_accuracy_without_kd")
     if without is not None:
-        text += f" The same student without KD: {_percent(without)}."
+        text += f" The same student without KD: {score(without, None, plain)}."
     return text
+
+
+def apart(teacher: dict[str, Any], metric: str) -> str:
+    """Why a teacher without a score of its own has none, and what of it taught."""
+    name = str(teacher.get("name", ""))
+    if name.startswith("paired"):
+        return "its teacher knows another task; its answers for samples of the same class taught"
+    if name == "classifier":
+        return f"its teacher classifies crops, so there is no {metric} of its own to compare with"
+    return "its teacher knows none of the task's classes; its features alone taught"
+
+
+def guessing(targets: str, classes: int) -> float:
+    """Score up to which a teacher is hardly better than guessing."""
+    return 1.5 / classes if targets == "classes" else HARDLY
 
 
 def _smaller(best: dict[str, Any], teacher: dict[str, Any]) -> tuple[str, str]:
     """How much smaller the student is, and than whom; its own size where its teacher's is not known."""
-    known = [name for name in ("params", "flops") if teacher.get(name) is not None]
+    other_input = str(teacher.get("name", "")).startswith("paired")  # FLOPs for one input would not compare
+    names = ("params",) if other_input else ("params", "flops")
+    known = [name for name in names if teacher.get(name) is not None]
     words = {"params": ("smaller", "larger", ""), "flops": ("fewer", "more", " FLOPs")}
     parts = [_times(teacher[name] / best[name], *words[name][:2]) + words[name][2] for name in known]
     if not parts:
@@ -320,7 +353,9 @@ def _teacher(run: Path, made: Plan) -> dict[str, Any] | None:
     return facts
 
 
-def _percent(value: float | None, spread: float | None = None) -> str:
+def score(value: float | None, spread: float | None = None, plain: bool = False) -> str:
+    """A score in percent, or as a `plain` number, with its spread where there is one; a dash for None."""
     if value is None or np.isnan(value):
         return "–"
-    return f"{value:.2%}" + (f" ± {spread:.2%}" if spread is not None else "")
+    form = ".3f" if plain else ".2%"
+    return f"{value:{form}}" + (f" ± {spread:{form}}" if spread is not None else "")

@@ -121,14 +121,19 @@ def headline(best: Mapping[str, Any]) -> str:
             f" (without {_spread(best, name + '_without_kd')})" if without is not None else ""
         )
 
+    lost = best.get("test_old_accuracy_without_kd", best["test_old_accuracy"]) or 0.0
+    cost = lost - best["test_old_accuracy"]
+    harm = f" Distillation cost {100 * cost:.1f} points on the earlier groups." if cost > 0 else ""
     return (
         f"{size}, with distillation still knows {pair('test_old_accuracy')} of the earlier groups' test samples. "
-        f"Average accuracy over all groups: {pair('test_accuracy')}; forgetting: {pair('test_forgetting')}."
+        f"Average accuracy over all groups: {pair('test_accuracy')}; forgetting: {pair('test_forgetting')}.{harm}"
     )
 
 
 def _spread(row: Mapping[str, Any], name: str) -> str:
     spread = row.get(f"{name}_std")
+    if "forgetting" in name:  # a difference of accuracies
+        return f"{100 * row[name]:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "") + " points"
     return f"{row[name]:.2%}" + (f" ± {spread:.2%}" if spread is not None else "")
 
 

@@ -28,7 +28,11 @@ MOST_BARS = 15
 
 
 def pareto_figure(
-    rows: Sequence[Row], finalists: Sequence[Row], teacher: Row | None, bounds: Mapping[str, float] | None = None
+    rows: Sequence[Row],
+    finalists: Sequence[Row],
+    teacher: Row | None,
+    bounds: Mapping[str, float] | None = None,
+    metric: str = "accuracy",
 ) -> go.Figure:
     """Validation accuracy against parameters, with views against every other cost and of the students alone.
 
@@ -37,6 +41,7 @@ def pareto_figure(
         finalists: of summary.json.
         teacher: of summary.json.
         bounds: largest allowed value of each constrained number, drawn as a line.
+        metric: the task's, in words.
     """
     complete = [row for row in rows if row["state"] == "complete"]
     groups: list[tuple[Sequence[Row], list[str], dict[str, Any]]] = [
@@ -59,7 +64,7 @@ def pareto_figure(
         heights = [point["val_accuracy"] for point in points]
         across = [point["params"] for point in points]
         figure.add_scatter(**{"x": across, "y": heights, "hovertext": hover, "hoverinfo": "text", **style})
-    _style(figure, COSTS["params"], "validation accuracy")
+    _style(figure, COSTS["params"], f"validation {metric}")
     figure.update_xaxes(type="log", **_decades([point["params"] for points, _, _ in groups for point in points]))
     close = _around([row["val_accuracy"] for row in (*complete, *finalists, *judges)])
     if close:  # candidates stopped at the first rung would squeeze all others into one line
@@ -79,7 +84,7 @@ def pareto_figure(
     return figure
 
 
-def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None) -> go.Figure:
+def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None, metric: str = "accuracy") -> go.Figure:
     """Validation accuracy by epoch of every candidate, with the rungs; the best stands out.
 
     A second view shows the range in which the complete candidates end.
@@ -88,6 +93,7 @@ def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None) -
         rows: lines of candidates.jsonl.
         rungs: epochs of the rungs, ascending.
         best: id of the best candidate.
+        metric: the task's, in words.
     """
     figure = go.Figure()
     complete = [row for row in rows if row["state"] == "complete"]
@@ -106,7 +112,7 @@ def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None) -
         figure.add_vline(x=rung, line={"color": INK, "width": 1, "dash": "dot"})
         label = {"text": f"rung {rung}", "font": {"size": 11}}
         figure.add_annotation(x=rung, y=1.0, yref="paper", yanchor="bottom", showarrow=False, **label)
-    _style(figure, "epoch", "validation accuracy")
+    _style(figure, "epoch", f"validation {metric}")
     whole = [point["val_accuracy"] for row in rows for point in row["curve"] if point["val_accuracy"] is not None]
     views = {"whole range": _around(whole, 0.05), "where they end": _around([row["val_accuracy"] for row in complete])}
     figure.layout.meta = {name: [{}, {"yaxis.range": limits}] for name, limits in views.items() if limits}

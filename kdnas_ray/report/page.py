@@ -20,8 +20,8 @@ from kdnas_ray.finalists import read_retrained
 from kdnas_ray.kept_config import run_config
 from kdnas_ray.objectives import costs_of, number
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
-from kdnas_ray.report.words import architecture_words, count, interval, percent, recipe_words, search_words
-from kdnas_ray.results import beyond_size, headline
+from kdnas_ray.report.words import architecture_words, count, interval, percent, points, recipe_words, search_words
+from kdnas_ray.results import apart, beyond_size, headline, score, titled
 from kdnas_ray.runs import read_calibration, read_config, read_jsonl, read_state, read_summary
 from search_spaces import KdnasError, Space, decode
 from search_spaces.drawing import svg
@@ -41,6 +41,9 @@ FACTS = (
     "objectives",
     "constraints",
     "stream",
+    "metric",
+    "targets",
+    "chance",
 )
 
 
@@ -65,23 +68,37 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "count": count, "interval": interval, "number": number}
+    environment.filters |= {
+        "percent": percent,
+        "score": score,
+        "points": points,
+        "count": count,
+        "interval": interval,
+        "number": number,
+    }
     return environment.get_template("report.html.jinja")
 
 
 def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     rows = read_jsonl(run / "candidates.jsonl")
     summary = read_summary(run) or _so_far(run, config, rows)
+    chosen = _understood(run)
+    if chosen and not summary.get("metric"):  # a run of an older version, or one that has not ended
+        summary |= {"metric": chosen.task.metric_name, "targets": chosen.task.targets}
     facts = {name: summary.get(name) for name in FACTS}
+    facts |= {"metric": facts["metric"] or "accuracy", "chance": facts["chance"] or 0.0}
+    plain = facts["targets"] == "values"
     finalists = facts["finalists"] or []
     retrained = {row["id"]: row for row in finalists}
     ranked = rank_candidates(rows, facts["objectives"] or ["val_accuracy"])
     best = facts["best"]
-    chosen = _understood(run)
     return {
         "name": run.resolve().name,
         "headline": headline(summary),
         **facts,
+        "plain": plain,
+        "titled": titled(summary),
+        "apart": apart(facts["teacher"] or {}, facts["metric"]),
         **_gains(read_jsonl(run / "retrained.jsonl"), best, list(retrained)),
         **_figures(run, rows, facts),
         "matrices": _matrices(run, best) if facts["stream"] else [],
@@ -171,9 +188,14 @@ def _figures(run: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -
     trained = [row for row in rows if row["curve"] and row["state"] in ("complete", "pruned")]
     if trained:
         pictures["pareto"] = _drawn(
-            "pareto", pareto_figure(rows, facts["finalists"] or [], facts["teacher"], facts["constraints"] or {})
+            "pareto",
+            pareto_figure(
+                rows, facts["finalists"] or [], facts["teacher"], facts["constraints"] or {}, facts["metric"]
+            ),
         )
-        pictures["curves"] = _drawn("curves", curves_figure(trained, rungs, best["id"] if best else None))
+        pictures["curves"] = _drawn(
+            "curves", curves_figure(trained, rungs, best["id"] if best else None, facts["metric"])
+        )
     if found:
         pictures["importance_figure"] = _drawn("importance", importance_figure(found))
     return {**pictures, "importance": found}

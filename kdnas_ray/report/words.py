@@ -81,6 +81,11 @@ def percent(value: float | None, spread: float | None = None) -> str:
     return f"{value:.2%}" + (f" ± {spread:.2%}" if spread is not None else "")
 
 
+def points(gain: float, plain: bool = False) -> str:
+    """A difference of scores with its sign, in percent points, or as a `plain` number."""
+    return f"{gain:+.3f}" if plain else f"{100 * gain:+.2f}"
+
+
 def interval(figure: Mapping[str, float | None], share: bool = False) -> str:
     """A figure with its 95 % interval, `0.52 (0.10 to 0.81)`; shares of 1 in percent; a dash where it is undefined.
 

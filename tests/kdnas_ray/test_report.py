@@ -232,6 +232,16 @@ def test_report_when_nothing_happened_yet_then_each_empty_section_says_why(confi
         assert reason in text
 
 
+def test_report_when_the_metric_is_another_then_names_it_and_shows_plain_numbers(finished):
+    summarise(finished, metric="R²", targets="values", chance=0.1)
+    source = write_report(finished).read_text(encoding="utf8")
+    text = Page(source).text
+    assert "test R²; its teacher 0.980." in text
+    assert "validation R²" in text
+    assert "keeps" not in text
+    assert "test accuracy kept" not in text
+
+
 def test_report_when_the_search_still_runs_then_shows_the_best_so_far(searched):
     text = page_of(searched).text
     assert "c0000 reaches 95.00% on validation" in text
@@ -411,7 +421,7 @@ def test_report_when_the_teacher_knows_other_classes_then_no_accuracy_of_it_is_t
     summary = json.loads((finished / "summary.json").read_text())
     (finished / "summary.json").write_text(json.dumps({**summary, "teacher": teacher}))
     text = page_of(finished).text
-    assert "the teacher knows other classes or another task" in text
+    assert "its teacher knows none of the task's classes; its features alone taught" in text
     assert "of the teacher's test accuracy kept" not in text
 
 

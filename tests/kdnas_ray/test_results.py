@@ -230,12 +230,33 @@ def test_headline_when_the_teachers_size_is_not_known_then_gives_the_students():
     assert "(its teacher's are not known)" in text
     best = SUMMARY["best"] | {"test_accuracy": None}
     assert "its teacher's are not known" in headline({**SUMMARY, "teacher": teacher, "best": best})
-    assert headline({**SUMMARY, "teacher": teacher | {"accuracy": 0.0}}).startswith("c0003's teacher has learned")
+    assert "hardly better than guessing (0.00%)" in headline({**SUMMARY, "teacher": teacher | {"accuracy": 0.0}})
     other = headline({**SUMMARY, "teacher": SUMMARY["teacher"] | {"accuracy": None}})
     assert "reaches 97.00% on test" in other
-    assert "fewer FLOPs than its teacher, which knows other classes or another task." in other
+    assert (
+        "fewer FLOPs than its teacher; its teacher knows none of the task's classes; its features alone taught."
+        in other
+    )
     some = headline({**SUMMARY, "teacher": teacher | {"params": SUMMARY["teacher"]["params"]}})
     assert "100.0 times smaller." in some
+
+
+@pytest.mark.parametrize(
+    ("changed", "teacher", "said"),
+    [
+        ({"metric": "R²", "targets": "values"}, {}, "c0003: R² 0.970 on test, its teacher 0.980, 100.0 times smaller"),
+        ({"metric": "AP50", "targets": "boxes"}, {}, "c0003: AP50 97.00% on test, its teacher 98.00%, 100.0 times"),
+        ({"metric": "AP50"}, {"accuracy": None, "name": "classifier"}, "crops, so there is no AP50 of its own to"),
+        ({}, {"accuracy": None, "name": "paired, trained"}, "its answers for samples of the same class taught."),
+        ({"chance": 0.15}, {"accuracy": 0.078}, "its teacher is hardly better than guessing (7.80%)."),
+        ({}, {"accuracy": 0.91}, "c0003 is more accurate than its teacher (97.00% against 91.00%), 100.0 times"),
+    ],
+)
+def test_headline_when_no_share_of_an_accuracy_can_be_kept_then_says_what_is_true(changed, teacher, said):
+    text = headline({**SUMMARY, **changed, "teacher": SUMMARY["teacher"] | teacher})
+    assert said in text
+    assert "keeps" not in text
+    assert ("FLOPs" in text) is not teacher.get("name", "").startswith("paired")
 
 
 def test_headline_when_the_comparison_without_kd_is_missing_then_leaves_it_out():

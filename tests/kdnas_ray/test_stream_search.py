@@ -85,7 +85,9 @@ def test_headline_when_retrained_then_says_what_is_left_of_earlier_groups_with_a
     }  # fmt: skip
     text = headline(best)
     assert "still knows 70.00% ± 2.00% (without 60.00%) of the earlier groups' test samples" in text
-    assert "forgetting: 10.00% (without 30.00%)" in text
+    assert "forgetting: 10.00 points (without 30.00 points)" in text
+    assert "cost" not in text
+    assert "Distillation cost 20.0 points on the earlier groups." in headline(best | {"test_old_accuracy": 0.4})
 
 
 def test_headline_when_nothing_was_retrained_then_speaks_of_validation():
