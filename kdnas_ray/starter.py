@@ -52,7 +52,8 @@ def commented_yaml() -> str:
         owner = getattr(config, key)
         owner = owner[0] if key == "teachers" else owner
         text = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=WIDTH)
-        blocks.append(f"# {TOP[key]}{names}\n" + _commented(text, _comments(owner)))
+        says = textwrap.fill(TOP[key] + names, WIDTH, initial_indent="# ", subsequent_indent="# ")
+        blocks.append(f"{says}\n" + _commented(text, _comments(owner)))
     return "\n".join(blocks)
 
 

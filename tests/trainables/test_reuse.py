@@ -101,7 +101,7 @@ def test_student_with_another_head_or_teacher_without_one_is_refused(bank):
     ):
         with pytest.raises(KdnasError, match=f"the {whose} has no linear classifier"):
             start(model, RECIPE, known, seed=0, total_epochs=1)
-    with pytest.raises(KdnasError, match="last features only"):
+    with pytest.raises(KdnasError, match="reads one tap only\n  name the tap penultimate"):
         start(
             student(),
             dataclasses.replace(RECIPE, terms=(Term("reused_classifier", tap="stage2"),)),
