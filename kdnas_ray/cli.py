@@ -477,7 +477,8 @@ def teacher_samples(
     typer.echo(f"{out}: {count:,} images")
     typer.echo(
         "Answer them in a Parquet file with columns `sample` and `logits` (or `probabilities`), and use it: "
-        "kdnas search … bank.views=1 'teachers=[{name: predictions, path: answers.parquet}]'"
+        "kdnas search … bank.views=1 recipes.hints=false constraints.params=20000 "
+        "'teachers=[{name: predictions, path: answers.parquet}]'"
     )
 
 
