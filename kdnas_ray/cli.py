@@ -471,15 +471,13 @@ def teacher_samples(
 ) -> None:
     """Write the task's images with their ids, for a teacher elsewhere whose answers are stored (`predictions`)."""
     from kdnas_ray.prepare import load_data
-    from kdnas_ray.teacher_samples import write_samples
+    from kdnas_ray.teacher_samples import search_with_answers, write_samples
 
-    count = write_samples(out, load_data(_config(settings)))
+    chosen = _config(settings)
+    count = write_samples(out, load_data(chosen))
     typer.echo(f"{out}: {count:,} images")
-    typer.echo(
-        "Answer them in a Parquet file with columns `sample` and `logits` (or `probabilities`), and use it: "
-        "kdnas search … bank.views=1 recipes.hints=false constraints.params=20000 "
-        "'teachers=[{name: predictions, path: answers.parquet}]'"
-    )
+    typer.echo("Answer them in answers.parquet, with columns `sample` and `logits` (or `probabilities`).")
+    typer.echo(f"Use it: {shlex.join(search_with_answers(chosen, settings or []))}")
 
 
 @teacher_app.command("rank")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdnas_ray import onnx_files, tracking, wav_to_pixels
+from kdnas_ray import onnx_files, photo_to_boxes, tracking, wav_to_pixels
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import versions
 from kdnas_ray.finalists import finalists, kept_student, read_retrained
@@ -27,9 +27,11 @@ from kdnas_ray.prepare import load_data
 from kdnas_ray.runs import check_creatable, read_jsonl, read_summary, read_teacher_facts, require_run
 from search_spaces import Architecture, KdnasError, RunError
 from search_spaces.notation import notation
+from trainables.boxes import CANDIDATES, MOST, SAME
 from trainables.files import whole_folder
 from trainables.model_files import complete, load_student, save_student
 from trainables.sound import LogMel
+from trainables.tasks import DetectionTask, SpeechTask
 from trainables.tasks.base import Data, Split, Task
 
 FORMATS = ("onnx", "torch-export", "safetensors")
@@ -40,6 +42,7 @@ TOLERANCE = 1e-3  # of the largest logit (of 1, where all are smaller)
 AGREEMENT = 0.999  # share of equal predictions
 POINTS = 2.0  # of validation accuracy that int8 may lose
 FLOAT, INT8 = "student.onnx", "student-int8.onnx"
+THRESHOLD = 0.3  # least score of a box that is shown; the metric counts far lower ones too
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def export(
     model = complete(student, meta)
     about = _about(run, config, name, row, training, student, meta, data, form)
     about["input"]["preprocessing"] = _preprocessing(config)
+    about["detection"] = _detection(config)
+    about["data"]["test_speakers"] = _test_speakers(config)
     with whole_folder(folder) as draft:
         say(f"Exporting {name} as {form}")
         _write(draft, form, model, student, meta, about, data, config.task, say)
@@ -415,8 +420,10 @@ def _write_about(draft: Path, about: dict[str, Any]) -> None:
             onnx_files.describe(draft / name, onnx_files.as_metadata(about))
     (draft / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf8")
     (draft / "README.md").write_text(model_card(about), encoding="utf8")
-    if about["input"]["preprocessing"]:
-        source = Path(wav_to_pixels.__file__)
+    for module, needed in ((wav_to_pixels, about["input"]["preprocessing"]), (photo_to_boxes, about["detection"])):
+        if not needed:
+            continue
+        source = Path(str(module.__file__))
         (draft / source.name).write_text(source.read_text(encoding="utf8"), encoding="utf8")
 
 
@@ -435,6 +442,27 @@ def _preprocessing(config: SearchConfig) -> dict[str, Any] | None:
     make = getattr(config.task, "preprocessing", None)
     how = make(config.seed) if make is not None else None
     return asdict(how) if isinstance(how, LogMel) else None
+
+
+def _detection(config: SearchConfig) -> dict[str, Any] | None:
+    """Numbers by which a photo becomes pixels and answers boxes, as `photo_to_boxes` reads them; None for others."""
+    if not isinstance(config.task, DetectionTask):  # another task of boxes may fit its images otherwise
+        return None
+    height, width = config.task.size
+    return {
+        "height": height,
+        "width": width,
+        "threshold": THRESHOLD,
+        "iou": SAME,
+        "candidates": CANDIDATES,
+        "most": MOST,
+    }
+
+
+def _test_speakers(config: SearchConfig) -> list[str] | None:
+    """Who speaks in the test split and in no other; None where that is not known, or nobody speaks."""
+    speakers = config.task.speakers(config.seed) if isinstance(config.task, SpeechTask) else None
+    return None if speakers is None else sorted(speakers[2])
 
 
 def _tell_mlflow(run: Path, config: SearchConfig, folder: Path, about: Mapping[str, Any]) -> str | None:

@@ -10,59 +10,51 @@ from typing import Any
 # What Markdown reads anywhere in a line; and what would become a link by itself.
 SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$!@]|:(?=//)|(?<=www)\.)")
 
-ONNX_SNIPPET = """\
-import json
-
-import numpy as np
-import onnxruntime
-
+# A program by format: what it imports (our own package and files beside it last) and what it does.
+IMPORTS = {
+    "onnx": ("import json", "", "import numpy as np", "import onnxruntime"),
+    "torch-export": ("import json", "", "import torch"),
+    "safetensors": ("import json", "", "import torch", "", "from kdnas_ray.students import load_student"),
+}
+SNIPPETS = {
+    "onnx": """\
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
-classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+about = json.loads(session.get_modelmeta().custom_metadata_map["about"])
+classes = about["classes"]
 {images}
 (logits,) = session.run(None, {{"pixels": images}})
-print({answer})
-"""
-
-TORCH_SNIPPET = """\
-import json
-
-import torch
-
+{answer}
+""",
+    "torch-export": """\
 extra = {{"about.json": ""}}
 model = torch.export.load("student.pt2", extra_files=extra).module()
-classes = json.loads(extra["about.json"])["classes"]
-{images}
-logits = model(images)
-print({answer})
-"""
-
-SAFETENSORS_SNIPPET = """\
-import torch
-
-from kdnas_ray.students import load_student
-
-model, about = load_student(".")
+about = json.loads(extra["about.json"])
 classes = about["classes"]
-mean, std = (torch.tensor(about[name]).view(-1, 1, 1) for name in ("mean", "std"))
 {images}
-logits = model((images / 255 - mean) / std)
-print({answer})
-"""
+logits = model(images){numpy}
+{answer}
+""",
+    "safetensors": """\
+with open("about.json", encoding="utf8") as file:
+    about = json.load(file)
+model, meta = load_student(".")
+classes = about["classes"]
+mean, std = (torch.tensor(meta[name]).view(-1, 1, 1) for name in ("mean", "std"))
+{images}
+logits = model((images / 255 - mean) / std){numpy}
+{answer}
+""",
+}
 
-
-# How a program gets an input, by format: any image or row of a table, or a recording.
+# How a program gets an input, by format: any image or row of a table; or by the file that lies beside it.
 INPUTS = {
     "onnx": "images = np.zeros((1, {shape}), dtype=np.{type})  # yours: {yours}",
     "torch-export": "images = torch.zeros(1, {shape}, dtype=torch.{type})  # yours: {yours}",
     "safetensors": "images = torch.zeros(1, {shape})  # yours: {yours}",
 }
-RECORDING = """\
-from wav_to_pixels import pixels  # beside this file
-
-with open("about.json", encoding="utf8") as file:
-    how = json.load(file)["input"]["preprocessing"]
-images = {made}  # your recording"""
-HEARD = 'pixels("hello.wav", how)'
+HEARD = 'pixels("hello.wav", about["input"]["preprocessing"])'
+SEEN = 'pixels(photo, about["detection"])'
+PHOTO = 'photo = read("photo.jpg")  # yours'
 PREPROCESSING = """\
 A recording becomes `pixels` as `wav_to_pixels.py` in this folder does it, which needs NumPy alone and reads the numbers
 below from `about.json` (`input.preprocessing`): channels averaged, mean taken off, cut or padded with silence to
@@ -77,6 +69,22 @@ ANSWERS = {
     "values": "[dict(zip(classes, row.tolist())) for row in logits]",
     "boxes": "[(classes[int(row[:-5].argmax())], row[-5:-1].tolist()) for row in logits[0] if row[:-5].max() > 0]",
 }
+FOUND = """\
+for kind, score, *box in boxes(logits[0], photo, about["detection"]).tolist():
+    print(classes[int(kind)], round(score, 3), [round(side, 1) for side in box])  # x0, y0, x1, y1 in the photo"""
+# Units of the numbers of `wav_to_pixels`.
+UNITS = {
+    "rate": "Hz",
+    "samples": "samples",
+    "window": "samples",
+    "fft": "samples",
+    "hop": "samples",
+    "low_hz": "Hz",
+    "high_hz": "Hz",
+    "range_db": "dB",
+    "peak_db": "dB",
+}
+SPEAKERS = 20  # that are named
 OUTPUTS = {
     "classes": "classes",
     "labels": "labels (each holds where its logit is above 0)",
@@ -85,10 +93,15 @@ OUTPUTS = {
 }
 DECODE = """\
 - each row of `logits` is a place of a grid: the logits of the {count} classes, then x0, y0, x1, y1 of a box in pixels
-  of the input, then the logit of the centre-ness. Score of a class: sigmoid(its logit) * sigmoid(centre-ness). Keep
-  what scores above a threshold (0.3, say); of boxes of one class that overlap by an IoU above 0.6 keep the surest
-  (non-maximum suppression). `detections` in `trainables/boxes.py` does it.
-- images are scaled to fit into {height} x {width}, proportions kept, and lie in the upper left; the rest is 0."""
+  of the input, then the logit of the centre-ness. Score of a class: sigmoid(its logit) * sigmoid(centre-ness)."""
+PHOTOS = """\
+`photo_to_boxes.py` in this folder does both ways with NumPy and Pillow, by the numbers below (`detection` in
+`about.json`). `read`: a photo as RGB, upright as its EXIF says. `pixels`: scaled by s = min({width} / its width,
+{height} / its height), both sides rounded to whole pixels (halves to even, at least 1), by Pillow's bilinear filter,
+which averages over what it makes smaller; it lies in the upper left of {height} x {width}, the rest is 0. `boxes`: what
+scores at least `threshold`, of those the surest `candidates`; of boxes of one class that overlap by an IoU above `iou`
+the surest stays (greedy non-maximum suppression), `most` of all classes; then the scaling is undone, and boxes end at
+the borders of the upright photo. The metric counts far lower scores too: lower `threshold` to find and err more."""
 
 
 def escape(text: object) -> str:
@@ -112,6 +125,7 @@ def model_card(about: Mapping[str, Any]) -> str:
         _sentence(about),
         *_section("What it reads and answers", _interface(about)),
         *_section("From a recording to pixels", _recording(about)),
+        *_section("From a photo to boxes", _photo(about)),
         *_section("Accuracy", _accuracy(about)),
         *_section("Int8", _int8(about)),
         *_section("Size and speed", _costs(about)),
@@ -158,7 +172,7 @@ def _interface(about: Mapping[str, Any]) -> list[str]:
     shape = ", ".join(map(str, output))
     lines = [f"- reads {read}", f"- answers `logits`: float32 `[{shape}]`", f"- {OUTPUTS[_targets(about)]}: {names}"]
     if _targets(about) == "boxes":
-        lines.append(DECODE.format(count=len(about["classes"]), height=height, width=width))
+        lines.append(DECODE.format(count=len(about["classes"])))
     return ["\n".join(lines)]
 
 
@@ -213,7 +227,7 @@ def _costs(about: Mapping[str, Any]) -> list[str]:
     rows = [("parameters", f"{about['params']:,}"), ("FLOPs for one input", f"{about['flops']:,}")]
     rows += [(f"size of {name}", f"{size:,} bytes") for name, size in about["bytes"].items()]
     rows += [
-        (f"latency of {name}, one image, one thread, the CPU it was exported on", f"{value:.3f} ms")
+        (f"latency of {name}, one {_noun(about)}, one thread, the CPU it was exported on", f"{value:.3f} ms")
         for name, value in about["latency_ms"].items()
     ]
     rows += [(_on_device(name), f"{value:.4g}") for name, value in about["searched"].items()]
@@ -231,25 +245,27 @@ def _on_device(name: str) -> str:
 
 
 def _snippet(about: Mapping[str, Any]) -> str:
-    kind = about["input"].get("type", "uint8")
-    form, answer = about["format"], ANSWERS[_targets(about)]
+    kind, form = about["input"].get("type", "uint8"), about["format"]
+    imports, answer, numpy = [*IMPORTS[form]], f"print({ANSWERS[_targets(about)]})", ""
+    made = "{}" if form == "onnx" else "torch.from_numpy({})"
     if about["input"].get("preprocessing"):
-        made = HEARD if form == "onnx" else f"torch.from_numpy({HEARD})"
-        images = RECORDING.format(made=made)
+        images = f"images = {made.format(HEARD)}  # your recording"
+        imports.append("from wav_to_pixels import pixels  # beside this file")
+    elif about.get("detection"):
+        images = f"{PHOTO}\nimages = {made.format(SEEN)}"
+        imports.append("from photo_to_boxes import boxes, pixels, read  # beside this file")
+        answer, numpy = FOUND, ".detach().numpy()"
     else:
         images = INPUTS[form].format(
             shape=", ".join(map(str, about["input"]["shape"][1:])),
             type=kind,
             yours="[batch, channels, height, width], 0 to 255" if kind == "uint8" else "[batch, columns, 1, 1]",
         )
-    if form == "safetensors":
-        images = f"import json\n\n{images}" if about["input"].get("preprocessing") else images
-        return SAFETENSORS_SNIPPET.format(images=images, answer=answer)
-    if form == "torch-export":
-        return TORCH_SNIPPET.format(images=images, answer=answer)
-    return ONNX_SNIPPET.format(
-        images=images, answer=answer, file="student-int8.onnx" if about.get("int8") else "student.onnx"
-    )
+    if "np." not in images:
+        imports = [line for line in imports if line != "import numpy as np"]
+    file = "student-int8.onnx" if about.get("int8") else "student.onnx"
+    program = SNIPPETS[form].format(images=images, answer=answer, file=file, numpy=numpy)
+    return "\n".join(imports) + f"\n\n{program}"
 
 
 def _recording(about: Mapping[str, Any]) -> list[str]:
@@ -257,7 +273,23 @@ def _recording(about: Mapping[str, Any]) -> list[str]:
     if not how:
         return []
     loudness = ", scaled to a largest sample of 1" if how["same_loudness"] else ""
-    return [PREPROCESSING.format(loudness=loudness), _table(("setting", "value"), how.items())]
+    rows = [(name, value, UNITS.get(name, "")) for name, value in how.items()]
+    return [PREPROCESSING.format(loudness=loudness), _table(("setting", "value", "unit"), rows)]
+
+
+def _photo(about: Mapping[str, Any]) -> list[str]:
+    how = about.get("detection")
+    if not how:
+        return []
+    text = PHOTOS.format(height=how["height"], width=how["width"])
+    return [text, _table(("setting", "value"), how.items())]
+
+
+def _noun(about: Mapping[str, Any]) -> str:
+    """What one sample is."""
+    if about["input"].get("preprocessing"):
+        return "recording"
+    return "image" if about["input"].get("type", "uint8") == "uint8" else "row"
 
 
 def _targets(about: Mapping[str, Any]) -> str:
@@ -268,7 +300,19 @@ def _data(about: Mapping[str, Any]) -> list[str]:
     data = about["data"]
     counts = ", ".join(f"{data[name]:,} {name}" for name in ("train", "validation", "test"))
     labels = "" if data["labels"] == 1 else f" {data['labels']:.3g} of the training labels were used."
-    return [f"Task {escape(about['task'])}: {counts} samples.{labels} Digest of the data: `{data['digest']}`."]
+    return [
+        f"Task {escape(about['task'])}: {counts} samples.{labels} Digest of the data: `{data['digest']}`.",
+        _speakers(data.get("test_speakers")),
+    ]
+
+
+def _speakers(names: Sequence[str] | None) -> str:
+    """Who speaks in the test split; nothing is said where that is not known."""
+    if not names:
+        return ""
+    listed = ", ".join(map(escape, names[:SPEAKERS])) + (", …" if len(names) > SPEAKERS else "")
+    whom = "speaker" if len(names) == 1 else f"{len(names)} speakers"
+    return f"Test: recordings of the {whom} {listed}, heard neither in training nor in validation."
 
 
 def _teacher(about: Mapping[str, Any]) -> list[str]:
@@ -288,7 +332,7 @@ def _architecture(about: Mapping[str, Any]) -> list[str]:
 
 def _limits(about: Mapping[str, Any]) -> list[str]:
     count = len(about["classes"])
-    kind = "recordings" if about["input"].get("preprocessing") else "images"
+    kind = f"{_noun(about)}s"
     knows = {
         "classes": f"- It knows the {count} classes above and answers one of them for any {kind[:-1]}.",
         "labels": f"- It knows the {count} labels above; whatever else is there it does not see.",

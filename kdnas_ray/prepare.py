@@ -215,6 +215,9 @@ def _built(config: SearchConfig, index: int, data: Data) -> nn.Module:
 def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
     """The trained teachers and their bank, from the run folder or the cache where they are known already."""
     config, data = made.config, made.data
+    labelled = int(known(data.train.labels).sum())
+    if labelled < len(data.train):
+        say(f"Training samples: {labelled:,} labelled, {len(data.train) - labelled:,} unlabelled")
     cache = cache_folder(config.bank.cache)
     teachers: list[Teacher] = []
     for index, settings in enumerate(config.teachers):

@@ -1,6 +1,8 @@
 """Which images does a teacher elsewhere have to answer, and how are its answers told apart?"""
 
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,31 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+from kdnas_ray.config import SearchConfig
 from search_spaces import KdnasError, first_line
 from trainables.tasks.base import Data
 from trainables.teachers import sample_ids
+
+PARAMS = 20_000  # a bound in numbers, where the configuration has a share of the teacher's, which has no size
+
+
+def search_with_answers(config: SearchConfig, settings: Sequence[str]) -> list[str]:
+    """The words of a command that searches with stored answers as the teacher, and is not refused for that.
+
+    Answers are known of images as they are (no views), have no features (no hints) and no size (no bound that is a
+    share of the teacher's).
+
+    Args:
+        config: what the settings mean.
+        settings: a configuration file and overrides, which are kept.
+    """
+    words = [word for word in settings if not word.startswith(("teachers", "bank.views="))] + ["bank.views=1"]
+    if any(getattr(config.recipes, "hints", ())):
+        words.append("recipes.hints=false")
+    if any(bound.of_teacher is not None for bound in config.constraints.values()):
+        kept = {name: bound.max for name, bound in config.constraints.items() if bound.max is not None}
+        words.append(f"constraints={json.dumps({'params': PARAMS} | kept)}")
+    return ["kdnas", "search", *words, "teachers=[{name: predictions, path: answers.parquet}]"]
 
 
 def write_samples(path: Path, data: Data) -> int:

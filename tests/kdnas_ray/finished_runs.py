@@ -20,7 +20,7 @@ from trainables.model_files import save_student
 from trainables.recipe import Recipe
 
 
-def finish(run: Path, config: SearchConfig) -> None:
+def finish(run: Path, config: SearchConfig, epochs: int = 3) -> None:
     """Writes `run`: c0001 best, c0000 second, c0002 not retrained."""
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump(config.resolved()))
@@ -44,11 +44,11 @@ def finish(run: Path, config: SearchConfig) -> None:
         if number == 2:
             continue
         model = build_model(space, architecture, data.shape, len(data.classes), number)
-        training = start(model, recipe, bank, seed=number, total_epochs=3)
-        train(training, bank, data.validation, config.task, normalise, 3)
+        training = start(model, recipe, bank, seed=number, total_epochs=epochs)
+        train(training, bank, data.validation, config.task, normalise, epochs)
         for with_kd in (True, False):
             append_jsonl(run / "retrained.jsonl", {
-                "id": row["id"], "seed": 5, "repeat": 0, "with_kd": with_kd, "epochs": 3, "val_accuracy": score,
+                "id": row["id"], "seed": 5, "repeat": 0, "with_kd": with_kd, "epochs": epochs, "val_accuracy": score,
                 "test_accuracy": score, "train_s": 1.0, "curve": [],
             })  # fmt: skip
         folder, _ = kept_student(run, row["id"])

@@ -1,6 +1,7 @@
 """Specification of `kdnas_ray.cli`: what is typed, what is printed, and the exit codes."""
 
 import json
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -304,14 +305,14 @@ def test_samples_when_written_then_stored_answers_to_them_teach(kdnas):
     code, out, _ = kdnas("teacher", "samples", "--out", "samples.parquet")
     assert code == 0
     assert out.startswith("samples.parquet: 1,797 images\n")
-    assert "{name: predictions, path: answers.parquet}" in out
+    printed = out.splitlines()[-1]
+    assert printed.startswith("Use it: kdnas search ")
     rows = pyarrow.parquet.read_table("samples.parquet").to_pylist()
     write_predictions("answers.parquet", [row["sample"] for row in rows], np.zeros((len(rows), 10)))
     from kdnas_ray.config import read
     from kdnas_ray.prepare import plan
 
-    teacher = "teachers=[{name: predictions, path: answers.parquet}]"
-    plan(read({}, [teacher, "bank.views=1", "recipes.hints=[false]", "constraints={}"]))
+    plan(read({}, shlex.split(printed)[4:]))  # the whole command, as it is printed
     assert_refused(kdnas("teacher", "samples", "--out", "samples.parquet"), "--out = ", "exists already")
 
 

@@ -7,7 +7,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from kdnas_ray.teacher_samples import write_samples
+from kdnas_ray.config import read
+from kdnas_ray.teacher_samples import search_with_answers, write_samples
 from search_spaces import KdnasError
 from trainables.tasks.base import Data, Split
 from trainables.teachers import sample_ids
@@ -46,3 +47,22 @@ def test_samples_when_they_cannot_be_written_then_says_why(tmp_path):
             write_samples(path, data)
         assert caught.value.field == field
         assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ([], ["bank.views=1", "recipes.hints=false", 'constraints={"params": 20000}']),
+        (["bank.views=3", "seed=2", "recipes=labels"], ["seed=2", "bank.views=1", 'constraints={"params": 20000}']),
+        (["constraints={params: 900, flops: 5e6}"],
+         ["constraints={params: 900, flops: 5e6}", "bank.views=1", "recipes.hints=false"]),
+        (["constraints={params: {of_teacher: 0.1}, flops: 5e6}"],
+         ["constraints={params: {of_teacher: 0.1}, flops: 5e6}", "bank.views=1", "recipes.hints=false",
+          'constraints={"params": 20000, "flops": 5000000.0}']),
+    ],
+    ids=["defaults", "own_settings", "numbers", "shares"],
+)  # fmt: skip
+def test_command_keeps_settings_and_adds_what_stored_answers_need(settings, words):
+    found = search_with_answers(read({}, settings), settings)
+    assert found == ["kdnas", "search", *words, "teachers=[{name: predictions, path: answers.parquet}]"]
+    assert read({}, found[2:]).bank.views == 1

@@ -122,6 +122,14 @@ class SpeechTask(Classification):
         """
         return self._read(seed)[1]
 
+    def speakers(self, seed: int) -> tuple[list[str], list[str], list[str]] | None:
+        """Names of the speakers of train, validation and test split of this seed; None where they are not known.
+
+        Raises:
+            KdnasError: as `load`.
+        """
+        return _speakers_apart(self, open_source(self).speakers, seed)
+
     def _read(self, seed: int) -> tuple[Data, LogMel]:
         source = open_source(self)
         _check_classes(self, source.classes)
