@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -76,5 +77,6 @@ def test_images_without_labels_join_a_search_through_the_teacher(tmp_path):
     done = kdnas("search", config_file(tmp_path, **changes), "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "unlabelled images of more are in the validation or the test split" in done.stdout + done.stderr
+    assert re.search(r"Training samples: \d+ labelled, \d+ unlabelled", done.stdout)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["best"]["test_accuracy"] is not None

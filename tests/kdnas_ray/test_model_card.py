@@ -1,5 +1,6 @@
 """Specification of `kdnas_ray.model_card`."""
 
+import ast
 import copy
 import re
 
@@ -66,13 +67,49 @@ def test_card_when_int8_costs_more_then_warns():
     assert "**Here int8 is slower and larger than float**" in both
 
 
+def check_imports(code: str) -> None:
+    """All at the top, none unused."""
+    body = ast.parse(code).body
+    imports = [line for line in body if isinstance(line, ast.Import | ast.ImportFrom)]
+    assert body[: len(imports)] == imports
+    used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    for line in imports:
+        for alias in line.names:
+            assert (alias.asname or alias.name) in used, ast.unparse(line)
+
+
 @pytest.mark.parametrize("form", ["onnx", "torch-export", "safetensors"])
 def test_snippet_when_shown_then_is_python_for_this_form(form):
     card = model_card(about(format=form, int8=None))
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
-    compile(code, "card", "exec")
+    check_imports(code)
     assert "3, 32, 32" in code
     assert ("not** part of the weights" in card) == (form == "safetensors")
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export", "safetensors"])
+def test_card_of_recordings_has_units_and_says_who_is_heard(form):
+    how = {"rate": 8000, "samples": 6400, "mels": 40, "peak_db": 31.5, "same_loudness": True}
+    data = ABOUT["data"] | {"test_speakers": ["theo_1", "eva"]}
+    card = model_card(about(format=form, input=ABOUT["input"] | {"preprocessing": how}, data=data))
+    for part in (
+        "| rate | 8000 | Hz |", "| samples | 6400 | samples |", "| peak\\_db | 31.5 | dB |", "| mels | 40 |  |",
+        "of the 2 speakers theo\\_1, eva, heard neither in training nor in validation", "one recording, one thread",
+    ):  # fmt: skip
+        assert part in card, part
+    assert "one image" not in card
+    check_imports(re.search(r"```python\n(.*?)```", card, re.S)[1])
+    many = model_card(about(data=ABOUT["data"] | {"test_speakers": [f"s{number}" for number in range(30)]}))
+    assert "of the 30 speakers s0, s1" in many
+    assert "s19, …, heard" in many
+    assert "speaker" not in model_card(ABOUT)
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export", "safetensors"])
+def test_snippet_of_a_detector_has_its_imports_on_top(form):
+    numbers = {"height": 32, "width": 32, "threshold": 0.3, "iou": 0.6, "candidates": 300, "most": 100}
+    card = model_card(about(format=form, targets="boxes", detection=numbers))
+    check_imports(re.search(r"```python\n(.*?)```", card, re.S)[1])
 
 
 def test_card_when_text_of_data_or_configuration_is_markup_then_shows_it_as_text():

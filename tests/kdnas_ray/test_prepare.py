@@ -296,6 +296,15 @@ def test_knowledge_when_asked_again_then_nothing_is_computed_and_a_corrupt_bank_
     ]
 
 
+def test_knowledge_when_samples_have_no_label_then_says_how_many(tmp_path, run):
+    made = planned(f"bank.cache={tmp_path / 'cache'}", "bank.views=1", "labels=0.1", "recipes.alpha=[1]")
+    said: list[str] = []
+    knowledge(made, run, said.append)
+    labelled = int((made.data.train.labels >= 0).sum())
+    assert 0 < labelled < 200
+    assert said[0] == f"Training samples: {labelled} labelled, {1079 - labelled} unlabelled"
+
+
 def test_plan_when_the_bank_would_exceed_its_bound_then_names_what_takes_how_much():
     hints = ("recipes.hints=[true]", "recipes.taps=[stage1, stage2]")
     logits, stage1, stage2 = (2 * 2 * 1079 * size for size in (10, 4 * 8 * 8, 6 * 4 * 4))

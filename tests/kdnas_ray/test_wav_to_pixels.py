@@ -81,6 +81,10 @@ def test_card_leads_from_a_recording_to_the_answer(finished, form, tmp_path):
     assert how["mels"] == 12
     card = (taken.folder / "README.md").read_text()
     assert "## From a recording to pixels" in card
+    config = read(yaml.safe_load((finished / "config.yaml").read_text()))
+    (speaker,) = about["data"]["test_speakers"]
+    assert (speaker,) == tuple(config.task.speakers(config.seed)[2])
+    assert f"of the speaker {speaker}, heard neither" in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
     data = wav(tone(830, 1300))
     (taken.folder / "hello.wav").write_bytes(data)
