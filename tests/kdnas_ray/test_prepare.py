@@ -297,7 +297,7 @@ def test_knowledge_when_asked_again_then_nothing_is_computed_and_a_corrupt_bank_
 
 
 def test_knowledge_when_samples_have_no_label_then_says_how_many(tmp_path, run):
-    made = planned(f"bank.cache={tmp_path / 'cache'}", "bank.views=1", "labels=0.1", "recipes.alpha=[1]")
+    made = planned(f"bank.cache={tmp_path / 'cache'}", "bank.views=1", "labels=0.1")
     said: list[str] = []
     knowledge(made, run, said.append)
     labelled = int((made.data.train.labels >= 0).sum())
