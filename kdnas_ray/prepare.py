@@ -23,6 +23,7 @@ from kdnas_ray.hardware.stages import mean_shares, worthwhile
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
+from kdnas_ray.stream_settings import groups_of
 from kdnas_ray.suits import check_kind, check_labels, check_targets
 from kdnas_ray.teacher_checks import check_teachers, check_views
 from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
@@ -34,6 +35,7 @@ from trainables.evaluators import Table
 from trainables.loop import Normalise
 from trainables.proxies import PROXIES
 from trainables.proxies.base import trunk_tap
+from trainables.stream import ordered
 from trainables.tasks.base import Data, keep_labels, known
 from trainables.teachers import Teacher, build_teacher, check_taps, obtain, read_teacher
 from trainables.terms import read_of
@@ -193,14 +195,24 @@ def check_sampler(config: SearchConfig, costs: Callable[[Architecture], Costs]) 
 
 
 def load_data(config: SearchConfig) -> Data:
-    """The task's data with as many training labels as the configuration leaves.
+    """The task's data with as many training labels as the configuration leaves; in a stream classes by group.
 
     Raises:
-        KdnasError: the data cannot be read, or a class keeps no label.
+        KdnasError: the data cannot be read, a class keeps no label, or the groups of a stream do not fit.
     """
     data = config.task.load(config.seed)
     check_labels(config, data)
-    return replace(data, train=keep_labels(data.train, config.labels, data.classes, config.seed))
+    data = replace(data, train=keep_labels(data.train, config.labels, data.classes, config.seed))
+    if config.stream is None:
+        return data
+    if not known(data.train.labels).all():
+        raise KdnasError(
+            "the group of a sample without label is not known",
+            field="task.unlabelled",
+            value=str(getattr(config.task, "unlabelled", None)),
+            remedy="leave it out",
+        )
+    return ordered(data, groups_of(config.stream, data, config.seed))
 
 
 def _built(config: SearchConfig, index: int, data: Data) -> nn.Module:

@@ -16,7 +16,7 @@ from kdnas_ray.hardware.measuring import check_measurable
 from kdnas_ray.objectives import limits
 from kdnas_ray.prepare import Plan, any_student, check_resources, check_sampler, check_space, load_data
 from kdnas_ray.schedulers import Extrapolate
-from kdnas_ray.stream_settings import StreamSettings, groups_of
+from kdnas_ray.stream_settings import StreamSettings, split_classes
 from kdnas_ray.suits import check_kind
 from search_spaces import KdnasError, ResNetSpace, sample, tap_shapes
 from trainables.alignment import listed
@@ -24,8 +24,8 @@ from trainables.augment import check_fits
 from trainables.evaluators import Scratch
 from trainables.incremental import FEATURES
 from trainables.proxies import PROXIES
-from trainables.stream import Stream, ordered
-from trainables.tasks.base import Data, known
+from trainables.stream import Stream
+from trainables.tasks.base import Data
 from trainables.terms import read_of
 
 # What the headline and the tables say of a finalist; each also `_without_kd` and with its spread.
@@ -58,15 +58,7 @@ def plan_stream(config: SearchConfig) -> StreamPlan:
     _refuse(config, settings)
     check_kind(config)
     data = load_data(config)
-    if not known(data.train.labels).all():
-        raise KdnasError(
-            "the group of a sample without label is not known",
-            field="task.unlabelled",
-            value=str(getattr(config.task, "unlabelled", None)),
-            remedy="leave it out",
-        )
-    groups = groups_of(settings, data, config.seed)
-    data = ordered(data, groups)
+    groups = split_classes(settings, data.classes)
     _check_batch(config, data, groups)
     shape, classes = data.shape, len(data.classes)
     if 0 < settings.memory < classes:

@@ -128,6 +128,14 @@ def lighter(recipes: Any) -> Any:
     return dataclasses.replace(recipes, **changes)
 
 
+def split_classes(settings: StreamSettings, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Names of the classes of each group, where the classes stand in the order of the groups."""
+    groups = settings.groups
+    if isinstance(groups, int):
+        return tuple(tuple(str(name) for name in part) for part in np.array_split(np.array(classes), groups))
+    return tuple(tuple(str(name) for name in group) for group in groups)
+
+
 def groups_of(settings: StreamSettings, data: Data, seed: int) -> tuple[tuple[str, ...], ...]:
     """Names of the classes of each group.
 
@@ -144,10 +152,9 @@ def groups_of(settings: StreamSettings, data: Data, seed: int) -> tuple[tuple[st
                 remedy=f"choose 2 to {len(classes) // 2}, or name the groups as lists of classes",
             )
         order = np.random.default_rng(seed).permutation(len(classes)) if settings.shuffled else range(len(classes))
-        parts = np.array_split([classes[index] for index in order], settings.groups)
-        groups = tuple(tuple(str(name) for name in part) for part in parts)
+        groups = split_classes(settings, [classes[index] for index in order])
     else:
-        groups = tuple(tuple(str(name) for name in group) for group in settings.groups)
+        groups = split_classes(settings, classes)
         _check_named(groups, classes)
     _check_samples(groups, data)
     return groups

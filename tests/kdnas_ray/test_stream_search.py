@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from kdnas_ray.config import read
+from kdnas_ray.prepare import load_data
 from kdnas_ray.session import planned
 from kdnas_ray.stream_search import StreamPlan, announcement, headline
 from search_spaces import KdnasError
@@ -28,6 +29,16 @@ def test_plan_when_all_fits_then_numbers_classes_by_group_and_bounds_the_final_s
     assert made.stream.groups == (2, 3, 5)
     assert made.bounds == {"params": 900}
     assert "3, 1; 0, 2, 4" in announcement(made)
+
+
+@pytest.mark.parametrize("groups", [{"groups": 5, "shuffled": True}, {"groups": [[3, 1], [0, 2, 4, 5, 6, 7, 8, 9]]}])
+def test_data_when_loaded_again_for_an_export_then_are_those_that_students_learned(groups):
+    config = read({**SMALL, "stream": groups})
+    made = planned(config)
+    again = load_data(config)
+    assert again.classes == made.data.classes == tuple(name for group in made.groups for name in group)
+    assert again.classes != config.task.load(config.seed).classes
+    assert again.digest() == made.data.digest()
 
 
 @pytest.mark.parametrize(
