@@ -26,7 +26,7 @@ from record import tell
 from scipy.stats import spearmanr
 
 from kdnas_ray.hardware.devices import device
-from kdnas_ray.hardware.stages import tap_shares
+from kdnas_ray.hardware.stages import stages, tap_shares
 from search_spaces import Architecture, sample
 from search_spaces.resnet import ResNetSpace
 from trainables.recipe import Recipe, Term
@@ -88,7 +88,7 @@ def _trained(student: Architecture, recipe: Recipe, seed: int) -> float:
 
 def _shares(space: ResNetSpace, students: list[Architecture], shape: Any, classes: int, name: str) -> np.ndarray:
     """`[students, stages]`."""
-    found = [tap_shares(space, student, shape, classes, device(name)) for student in students]
+    found = [tap_shares(stages(space, student, shape, classes), device(name)) for student in students]
     return np.array([[shares[tap] for tap in STAGES] for shares in found])
 
 

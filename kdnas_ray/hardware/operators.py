@@ -164,7 +164,7 @@ def by_tap(build: Callable[[], nn.Module], shape: Shape, taps: Sequence[str]) ->
         _, read = model.forward_taps(image, taps)  # type: ignore[operator]
     found, begin = {}, 0
     for tap in taps:
-        end = recorder.written[read[tap].untyped_storage()._cdata]
+        end = recorder.written.get(read[tap].untyped_storage()._cdata, begin)  # an input is written by none
         found[tap] = tuple(recorder.found[begin:end])
         begin = max(begin, end)
     return found

@@ -7,30 +7,38 @@ from typing import Any
 
 from kdnas_ray.hardware.devices import DeviceProfile
 from kdnas_ray.hardware.lookup import Device
-from kdnas_ray.hardware.operators import by_tap
+from kdnas_ray.hardware.operators import Operator, by_tap
 from kdnas_ray.hardware.roofline import seconds, started
 from search_spaces import Architecture, KdnasError, Shape, Space, sample
 
+Stages = Mapping[str, tuple[Operator, ...]]
 Shares = dict[str, float]
 ENDS = ("penultimate", "logits")
 DRAWN = 20  # architectures whose stages are averaged
 
 
-def tap_shares(space: Space, architecture: Architecture, shape: Shape, classes: int, profile: DeviceProfile) -> Shares:
-    """Share of the modelled latency that goes to the operators between each tap and the one before it.
+def stages(space: Space, architecture: Architecture, shape: Shape, classes: int) -> Stages:
+    """The operators between each tap and the one before it.
 
-    Without what follows the last stage and what the device needs to begin, so that they add up to 1. Taps that hold no
-    stage of their own (`penultimate`, `logits`) have none.
+    Without what follows the last stage. Taps that hold no stage of their own (`penultimate`, `logits`) have none.
 
     Args:
         space: of the architecture.
         architecture: one point of it.
         shape: channels, height and width of an input.
         classes: number of classes.
-        profile: the device.
     """
-    stages = [tap for tap in space.taps() if tap not in ENDS]
-    parts = by_tap(lambda: space.build(architecture, shape, classes), shape, stages)
+    names = [tap for tap in space.taps() if tap not in ENDS]
+    return by_tap(lambda: space.build(architecture, shape, classes), shape, names)
+
+
+def tap_shares(parts: Stages, profile: DeviceProfile) -> Shares:
+    """Share of the modelled latency that goes to each stage; they add up to 1.
+
+    Args:
+        parts: operators of each stage, as `stages`.
+        profile: the device; what it needs to begin is left out.
+    """
     spent = {tap: sum(sum(seconds(op, profile)) for op in started(part, profile)) for tap, part in parts.items()}
     total = sum(spent.values())
     return {tap: time / total for tap, time in spent.items()}
@@ -58,10 +66,10 @@ def mean_shares(space: Space, shape: Shape, classes: int, devices: Mapping[str, 
             remedy="name one in `devices` (`kdnas device list`), or leave recipes.tap_share at 0",
         )
     rng = random.Random(seed)
-    drawn = [sample(space, rng) for _ in range(DRAWN)]
+    drawn = [stages(space, sample(space, rng), shape, classes) for _ in range(DRAWN)]
     largest: Shares = {}
     for profile in profiles:
-        each = [tap_shares(space, architecture, shape, classes, profile) for architecture in drawn]
+        each = [tap_shares(parts, profile) for parts in drawn]
         for tap in each[0]:
             largest[tap] = max(largest.get(tap, 0.0), sum(shares[tap] for shares in each) / len(each))
     return largest

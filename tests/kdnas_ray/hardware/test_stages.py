@@ -5,8 +5,8 @@ import random
 import pytest
 
 from kdnas_ray.hardware.devices import device
-from kdnas_ray.hardware.operators import by_tap, operators
-from kdnas_ray.hardware.stages import mean_shares, tap_shares, worthwhile
+from kdnas_ray.hardware.operators import operators
+from kdnas_ray.hardware.stages import mean_shares, stages, tap_shares, worthwhile
 from search_spaces import SPACES, KdnasError, sample
 from search_spaces.resnet import ResNetSpace, resnet_architecture
 from trainables.recipe import SimpleRecipes
@@ -20,17 +20,17 @@ def test_by_tap_when_of_any_space_then_stages_follow_each_other_from_the_first_o
     space = SPACES[name]()
     shape = (1, 40, 100) if name == "speech" else (3, 16, 16)
     architecture = sample(space, random.Random(0))
-    stages = [tap for tap in space.taps() if tap not in ("penultimate", "logits")]
-    parts = by_tap(lambda: space.build(architecture, shape, 10), shape, stages)
+    parts = stages(space, architecture, shape, 10)
     whole = operators(lambda: space.build(architecture, shape, 10), shape).each
     joined = tuple(operator for part in parts.values() for operator in part)
-    assert parts[stages[0]]
+    assert parts[space.taps()[0]]
     assert [operator.kind for operator in joined] == [operator.kind for operator in whole[: len(joined)]]
 
 
 def test_tap_shares_when_a_stage_is_wider_then_it_takes_more_and_all_add_up_to_one():
     narrow, wide = (resnet_architecture(16, (16, last, 16), (1, 1, 1)) for last in (16, 128))
-    before, after = (tap_shares(ResNetSpace(), architecture, SHAPE, 10, NPU) for architecture in (narrow, wide))
+    parts = (stages(ResNetSpace(), architecture, SHAPE, 10) for architecture in (narrow, wide))
+    before, after = (tap_shares(found, NPU) for found in parts)
     assert list(before) == ["stage1", "stage2", "stage3"]
     assert sum(after.values()) == pytest.approx(1)
     assert after["stage2"] > before["stage2"]
