@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import safetensors
 import torch
 import yaml
+from card_program import printed, program
 from finished_runs import finish
 
 from kdnas_ray import cli, export, onnx_files, tracking
@@ -71,36 +71,25 @@ def test_snippet_of_the_card_when_run_by_itself_then_needs_nothing_of_ours_and_p
     finished, taken, data, tmp_path
 ):
     """In a process of its own that finds neither torch nor this repository."""
-    card = (taken.folder / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    code = program(taken.folder)
     assert "student-int8.onnx" in code
     np.save(tmp_path / "images.npy", data.test.images)
-    before = (
-        "import sys\nfor name in ('torch', 'kdnas_ray', 'trainables', 'search_spaces'):\n    sys.modules[name] = None\n"
-    )
     for name, agreement in (("student.onnx", 1.0), ("student-int8.onnx", 0.95)):
         own = code.replace("student-int8.onnx", name)
         own, changed = re.subn(r"np\.zeros\(.*\)  # yours.*", f"np.load({str(tmp_path / 'images.npy')!r})", own)
         assert changed == 1
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", before + own], cwd=taken.folder, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
+        output = printed(taken.folder, own, "onnx")
         classes = np.array(data.classes)
         expected = classes[logits(finished, "c0001", data.test.images).argmax(axis=1)]
-        assert (np.array(ast.literal_eval(done.stdout)) == expected).mean() >= agreement
+        assert (np.array(ast.literal_eval(output)) == expected).mean() >= agreement
 
 
 @pytest.mark.parametrize("form", ["torch-export", "safetensors"])
 def test_snippet_of_the_other_cards_when_run_then_predicts(finished, tmp_path, form):
     folder = export.export(finished, form, out=tmp_path / "out").folder
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    output = printed(folder, program(folder), form)
     blank = logits(finished, "c0001", np.zeros((1, 1, 8, 8), dtype=np.uint8))
-    assert ast.literal_eval(done.stdout) == [str(blank.argmax())]
+    assert ast.literal_eval(output) == [str(blank.argmax())]
 
 
 def test_onnx_when_exported_then_says_what_it_is(taken, data):

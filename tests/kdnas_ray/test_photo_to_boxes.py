@@ -4,13 +4,12 @@ import ast
 import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from card_program import printed, program
 from finished_runs import finish
 from PIL import Image
 from shapes import CLASSES, parquet, picture, pictures
@@ -21,7 +20,6 @@ from trainables.box_files import Record, _decoded, _fit
 from trainables.boxes import CANDIDATES, MOST, SAME, detections
 
 HOW = {"height": 64, "width": 96, "threshold": 0.02, "iou": SAME, "candidates": CANDIDATES, "most": MOST}
-ALONE = "import sys\nfor name in ('torch', 'kdnas_ray', 'trainables', 'search_spaces'):\n    sys.modules[name] = None\n"
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -125,21 +123,14 @@ def test_card_leads_from_a_photo_to_boxes(finished, form, tmp_path):
     card = (taken.folder / "README.md").read_text()
     for part in ("bilinear", "| threshold | 0.3 |", "| iou | 0.6 |"):
         assert part in card
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    code = program(taken.folder)
     data, *_ = picture(np.random.default_rng(9), 100, 150)
     photo = np.asarray(Image.open(io.BytesIO(data)))
     Image.fromarray(photo).save(taken.folder / "photo.png")
     code = code.replace("photo.jpg", "photo.png").replace(
         'about["detection"])', 'about["detection"] | {"threshold": 0.02})'
     )
-    here = "import sys; sys.path.insert(0, '.')\n"
-    alone = ALONE if form == "onnx" else ""
-    own = [str(Path(__file__).parents[2])] if form == "safetensors" else []  # the one form that needs kdnas_ray
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", f"{here}sys.path += {own}\n{alone}{code}"],
-        cwd=taken.folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    output = printed(taken.folder, code, form)
     from trainables.loop import Normalise
     from trainables.model_files import load_student
 
@@ -147,7 +138,7 @@ def test_card_leads_from_a_photo_to_boxes(finished, form, tmp_path):
     with torch.inference_mode():
         answers = model(Normalise(meta["mean"], meta["std"])(torch.from_numpy(fitted(photo, how)[0])[None]))
     expected = mapped(detections(answers)[0], photo, how)
-    lines = [re.fullmatch(r"(\w+) ([\d.]+) (\[.*\])", line) for line in done.stdout.splitlines()]
+    lines = [re.fullmatch(r"(\w+) ([\d.]+) (\[.*\])", line) for line in output.splitlines()]
     found = [(CLASSES.index(line[1]), float(line[2]), *ast.literal_eval(line[3])) for line in lines if line]
     assert len(found) == len(lines) == len(expected) > 0
     np.testing.assert_allclose(found, expected, atol=0.2)

@@ -2,9 +2,6 @@
 
 import ast
 import json
-import re
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from card_program import printed, program
 from finished_runs import finish
 from tones import RATE, parquet, spoken, tone, wav
 
@@ -23,7 +21,6 @@ HOW = LogMel(
     rate=RATE, samples=2000, mels=20, window=200, fft=256, hop=100, low_hz=20.0, high_hz=2000.0, same_loudness=True,
     range_db=80.0, peak_db=35.5,
 )  # fmt: skip
-ALONE = "import sys\nfor name in ('torch', 'kdnas_ray', 'trainables', 'search_spaces'):\n    sys.modules[name] = None\n"
 
 
 def noisy(samples: int, seed: int = 0) -> np.ndarray:
@@ -85,17 +82,10 @@ def test_card_leads_from_a_recording_to_the_answer(finished, form, tmp_path):
     (speaker,) = about["data"]["test_speakers"]
     assert (speaker,) == tuple(config.task.speakers(config.seed)[2])
     assert f"of the speaker {speaker}, heard neither" in card
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    code = program(taken.folder)
     data = wav(tone(830, 1300))
     (taken.folder / "hello.wav").write_bytes(data)
-    here = "import sys; sys.path.insert(0, '.')\n"
-    alone = ALONE if form == "onnx" else ""
-    own = [str(Path(__file__).parents[2])] if form == "safetensors" else []  # the one form that needs kdnas_ray
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", f"{here}sys.path += {own}\n{alone}{code}"],
-        cwd=taken.folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    output = printed(taken.folder, code, form)
     from trainables.loop import Normalise
     from trainables.model_files import load_student
 
@@ -103,7 +93,7 @@ def test_card_leads_from_a_recording_to_the_answer(finished, form, tmp_path):
     picture = torch.from_numpy(LogMel(**how).picture(decode_wav(data)[0]))[None]
     with torch.inference_mode():
         expected = model(Normalise(meta["mean"], meta["std"])(picture)).argmax(dim=1)
-    assert ast.literal_eval(done.stdout) == [meta["classes"][index] for index in expected]
+    assert ast.literal_eval(output) == [meta["classes"][index] for index in expected]
 
 
 def test_numbers_are_in_the_onnx_file_too_and_those_of_the_search(finished, tmp_path):
