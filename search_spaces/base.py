@@ -267,6 +267,21 @@ def tap_shapes(model: nn.Module, shape: Shape, names: Sequence[str]) -> dict[str
     return {name: tuple(value.shape[1:]) for name, value in taps.items()}
 
 
+def suggest_stages(trial: Suggests, stages: int, traits: Mapping[str, Sequence[Any]]) -> dict[str, Decision]:
+    """Decisions `stage1.trait`, … of networks whose stages all have the same traits.
+
+    Args:
+        trial: is asked for each.
+        stages: how many.
+        traits: choices of each, by name.
+    """
+    return {
+        (name := f"stage{stage}.{trait}"): trial.suggest_categorical(name, choices)
+        for stage in range(1, stages + 1)
+        for trait, choices in traits.items()
+    }
+
+
 def _keep(seen: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         seen[name] = output

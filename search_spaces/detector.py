@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.base import Architecture, Decision, Shape, Suggests
+from search_spaces.base import Architecture, Decision, Shape, Suggests, suggest_stages
 from search_spaces.errors import KdnasError
 from search_spaces.resnet import BLOCKS, build_resnet, conv_norm
 
@@ -85,15 +85,8 @@ class DetectorSpace:
     def suggest(self, trial: Suggests) -> Architecture:
         """The architecture that the trial's suggestions describe."""
         decisions: dict[str, Decision] = {"stem.width": trial.suggest_categorical("stem.width", self.stem_widths)}
-        for stage in range(1, self.stages + 1):
-            for trait, choices in (
-                ("depth", self.depths),
-                ("width", self.widths),
-                ("kernel", self.kernels),
-                ("block", self.blocks),
-            ):
-                name = f"stage{stage}.{trait}"
-                decisions[name] = trial.suggest_categorical(name, choices)
+        traits = {"depth": self.depths, "width": self.widths, "kernel": self.kernels, "block": self.blocks}
+        decisions |= suggest_stages(trial, self.stages, traits)
         decisions["head.width"] = trial.suggest_categorical("head.width", self.head_widths)
         decisions["head.depth"] = trial.suggest_categorical("head.depth", self.head_depths)
         return Architecture.of(decisions)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel
+from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel, suggest_stages
 from search_spaces.errors import KdnasError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -55,9 +55,7 @@ class MLPSpace:
     def suggest(self, trial: Suggests) -> Architecture:
         """The architecture that the trial's suggestions describe."""
         decisions: dict[str, Decision] = {"activation": trial.suggest_categorical("activation", self.activations)}
-        for stage in range(1, self.stages + 1):
-            for trait, choices in (("depth", self.depths), ("width", self.widths)):
-                decisions[f"stage{stage}.{trait}"] = trial.suggest_categorical(f"stage{stage}.{trait}", choices)
+        decisions |= suggest_stages(trial, self.stages, {"depth": self.depths, "width": self.widths})
         return Architecture.of(decisions)
 
     def build(self, architecture: Architecture, shape: Shape, classes: int) -> TappedModel:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel
+from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel, suggest_stages
 from search_spaces.errors import KdnasError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hswish": nn.Hardswish}
@@ -60,17 +60,15 @@ class MobileNetSpace:
     def suggest(self, trial: Suggests) -> Architecture:
         """The architecture that the trial's suggestions describe."""
         decisions: dict[str, Decision] = {"stem.width": trial.suggest_categorical("stem.width", self.stem_widths)}
-        for stage in range(1, self.stages + 1):
-            for trait, choices in (
-                ("depth", self.depths),
-                ("width", self.widths),
-                ("kernel", self.kernels),
-                ("expansion", self.expansions),
-                ("squeeze", self.squeezes),
-                ("activation", self.activations),
-            ):
-                name = f"stage{stage}.{trait}"
-                decisions[name] = trial.suggest_categorical(name, choices)
+        traits = {
+            "depth": self.depths,
+            "width": self.widths,
+            "kernel": self.kernels,
+            "expansion": self.expansions,
+            "squeeze": self.squeezes,
+            "activation": self.activations,
+        }
+        decisions |= suggest_stages(trial, self.stages, traits)
         return Architecture.of(decisions)
 
     def build(self, architecture: Architecture, shape: Shape, classes: int) -> TappedModel:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel
+from search_spaces.base import Architecture, Decision, Shape, Suggests, TappedModel, suggest_stages
 from search_spaces.errors import KdnasError
 
 
@@ -60,15 +60,8 @@ class ResNetSpace:
         decisions: dict[str, Decision] = {"stem.width": trial.suggest_categorical("stem.width", self.stem_widths)}
         if self.stem_strides != (1,):  # left out where it is always 1, as in the published family
             decisions["stem.stride"] = trial.suggest_categorical("stem.stride", self.stem_strides)
-        for stage in range(1, self.stages + 1):
-            for trait, choices in (
-                ("depth", self.depths),
-                ("width", self.widths),
-                ("kernel", self.kernels),
-                ("block", self.blocks),
-            ):
-                name = f"stage{stage}.{trait}"
-                decisions[name] = trial.suggest_categorical(name, choices)
+        traits = {"depth": self.depths, "width": self.widths, "kernel": self.kernels, "block": self.blocks}
+        decisions |= suggest_stages(trial, self.stages, traits)
         return Architecture.of(decisions)
 
     def build(self, architecture: Architecture, shape: Shape, classes: int) -> TappedModel:
