@@ -258,7 +258,7 @@ def apart(teacher: dict[str, Any], metric: str) -> str:
 
 def guessing(targets: str, classes: int) -> float:
     """Score up to which a teacher is hardly better than guessing."""
-    return 1.5 / classes if targets == "classes" else HARDLY
+    return min(1.5 / classes, 1 / classes + 0.05) if targets == "classes" else HARDLY
 
 
 def _smaller(best: dict[str, Any], teacher: dict[str, Any]) -> tuple[str, str]:

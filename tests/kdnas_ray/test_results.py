@@ -13,7 +13,7 @@ from kdnas_ray.config import read
 from kdnas_ray.hardware.devices import device
 from kdnas_ray.hardware.measuring import processor
 from kdnas_ray.prepare import Plan, plan
-from kdnas_ray.results import SearchResult, end_record, headline, ranking_table, trust_warnings, write_summary
+from kdnas_ray.results import SearchResult, end_record, guessing, headline, ranking_table, trust_warnings, write_summary
 from kdnas_ray.runs import append_jsonl, read_summary, write_state
 from kdnas_ray.within import MEASURED
 from trainables.model_files import save_student
@@ -308,3 +308,8 @@ def test_warnings_when_a_ranking_of_five_or_more_agrees_too_little_then_name_it(
 
 def test_summary_when_there_are_few_finalists_then_warns_of_nothing(filled, made):
     assert write_summary(filled, made)["trust_warnings"] == []
+
+
+@pytest.mark.parametrize(("classes", "guess"), [(2, 0.55), (10, 0.15), (1000, 0.0015)])
+def test_guessing_when_there_are_few_classes_then_is_near_chance(classes, guess):
+    assert guessing("classes", classes) == pytest.approx(guess)
