@@ -224,7 +224,7 @@ def _kept(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]
     size, than = _smaller(best, teacher)
     metric, plain = summary.get("metric") or "accuracy", summary.get("targets") == "values"
     named = "" if metric == "accuracy" else f"{metric} "
-    own, theirs = best.get("test_accuracy"), teacher["accuracy"]
+    own, theirs = best.get("test_accuracy"), teacher.get("accuracy")
     if own is None:
         return f"{best['id']} reaches {named}{score(best['val_accuracy'], None, plain)} on validation, {size}{than}."
     reached, at = f"{named}{score(own, None, plain)}", score(theirs, None, plain)
