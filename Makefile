@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TESTS := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 DEMO_RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: demo test test-slow test-pairs test-all lint clean
@@ -11,13 +12,13 @@ demo: $(STAMP)
 	$(BIN)/kdnas search --out $(DEMO_RUN)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(TESTS) -m slow
 
 test-pairs: $(STAMP)
-	$(BIN)/python -m pytest -m pairs
+	$(TESTS) -m pairs
 
 test-all: test test-slow test-pairs
 

@@ -14,6 +14,8 @@ from kdnas_ray.live import Narrator
 from kdnas_ray.runs import read_jsonl
 from trainables.boxes import detections
 
+pytestmark = pytest.mark.slow
+
 
 def settings(folder: Path, **changes) -> dict:
     path = folder / "shapes.parquet"
@@ -71,7 +73,6 @@ def test_search_with_a_classification_teacher_ends_in_a_detector_that_onnx_runti
     assert np.isfinite(answers).all()
 
 
-@pytest.mark.slow
 def test_search_on_the_labels_alone_needs_no_class_maps(tmp_path, one_ray):
     changes = {"recipes": {"name": "labels", "optimizer": "adamw", "learning_rate": 0.01, "batch_size": 8}}
     summary = search(read(settings(tmp_path, **changes)), tmp_path / "run", Narrator()).summary

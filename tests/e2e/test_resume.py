@@ -55,6 +55,7 @@ def check_complete(folder: Path, before: list[dict], trials: int) -> None:
     assert not [trial for trial in study.trials if not trial.state.is_finished()]
 
 
+@pytest.mark.slow
 def test_resume_goes_on_when_the_driver_was_killed(tmp_path):
     process = start_kdnas("search", config_file(tmp_path, **LONG), "--out", "run", cwd=tmp_path)
     log = tmp_path / "run" / "candidates.jsonl"

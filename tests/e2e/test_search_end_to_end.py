@@ -157,6 +157,7 @@ def test_a_second_search_on_the_same_teacher_trains_and_computes_nothing_again(f
     assert all(proposals[row["id"]] == (row["architecture"], row["recipe"]) for row in second)
 
 
+@pytest.mark.slow
 def test_report_retrain_and_compare_read_the_folder(finished):
     run, _ = finished
     (run / "report.html").unlink()

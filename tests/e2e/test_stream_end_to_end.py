@@ -27,6 +27,8 @@ SMALL: dict = {
     "resources": {"workers": 2, "layout": "contiguous"},
 }
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, one_ray):
@@ -69,7 +71,6 @@ def test_student_when_exported_then_has_the_classes_in_the_order_of_the_stream(r
     assert about["classes"] == [str(digit) for digit in range(10)]
 
 
-@pytest.mark.slow
 def test_stream_when_ctrl_c_ended_it_then_goes_on_after_the_last_group(tmp_path):
     changes = {"scheduler": {"name": "full", "max_epochs": 30}, "retrain": {"top": 0}, "budget": {"trials": 2}}
     (tmp_path / "kdnas.yaml").write_text(yaml.safe_dump({**SMALL, **changes}))

@@ -44,6 +44,7 @@ def test_search_finds_the_best_of_the_table_and_trains_nothing_twice(config, tmp
     assert (tmp_path / "run" / "report.html").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_search_when_resumed_goes_on_with_the_same_table(config, tmp_path):
     search(config("budget.trials=5"), tmp_path / "run", Narrator())
     resume(tmp_path / "run", ["budget.trials=9"], Narrator())
@@ -72,6 +73,7 @@ def test_plan_when_the_table_holds_nothing_of_the_space_then_says_so(config, tab
     assert caught.value.field == "evaluator.path"
 
 
+@pytest.mark.slow
 def test_search_when_the_table_is_incomplete_then_trains_what_it_holds_and_within_a_column_of_latencies(
     config, table, tmp_path
 ):
