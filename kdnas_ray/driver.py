@@ -1,11 +1,9 @@
 """How does a search run? The one place where Ray Tune is driven."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
@@ -14,14 +12,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import optuna
 import ray
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from ray import tune
-from sqlalchemy import event
 
 from kdnas_ray import finalists, results, tracking
 from kdnas_ray.adapter import Sieve, Stop, StudyAdapter, curves
@@ -50,6 +45,7 @@ from kdnas_ray.samplers.foresight import foreseeing
 from kdnas_ray.schedulers import replay
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
 from kdnas_ray.stream_search import StreamPlan, announcement
+from kdnas_ray.study import FILE, open_study
 from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
 from search_spaces import Architecture, KdnasError, RunError
 from trainables import bank as banks
@@ -62,7 +58,6 @@ from trainables.files import replace_text
 from trainables.incremental import StreamTrial
 from trainables.teachers import Teacher, save_teacher
 
-STUDY = "kdnas"
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
 
 
@@ -302,7 +297,7 @@ def _search_phase(
         epochs=rungs[-1],
         excess=made.excess if made.bounds else None,
     )
-    study = _study(run / "study.db", config, len(journal.rows), around)
+    study = _study(run, config, len(journal.rows), around)
     if not study.get_trials(deepcopy=False):
         for architecture in proposals:
             study.enqueue_trial(architecture.to_json())
@@ -399,14 +394,15 @@ class _Ender(tune.Stopper):
         return self._stop.reason is not None or self._adapter.error is not None
 
 
-def _study(path: Path, config: SearchConfig, known: int, around: Around) -> optuna.Study:
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        # Write-ahead logging: optuna-dashboard reads while the search writes, and a commit needs no fsync.
-        database.execute("PRAGMA journal_mode=WAL")
-    # As a URI with its path quoted: a run folder may be called `what?`.
-    storage = RDBStorage(f"sqlite:///file:{quote(str(path.resolve()))}?uri=true")
-    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
+def _study(run: Path, config: SearchConfig, known: int, around: Around) -> optuna.Study:
     # A sampler seeded alike after every resume would propose its first random candidates again.
+    if known and not (run / FILE).exists():
+        raise RunError(
+            f"there is no {FILE} beside its candidates",
+            field="run",
+            value=str(run),
+            remedy="it cannot go on; start a new search (`kdnas report` and `kdnas export` still read this one)",
+        )
     seed = config.seed + known
     sampler = config.sampler.make(seed, lambda trial: trial.user_attrs.get("excess") or [0.0], around)
     if around.excess is not None:
@@ -414,11 +410,7 @@ def _study(path: Path, config: SearchConfig, known: int, around: Around) -> optu
     directions = [
         StudyDirection.MAXIMIZE if objective(name).maximise else StudyDirection.MINIMIZE for name in config.objectives
     ]
-    study = optuna.create_study(
-        study_name=STUDY, storage=storage, sampler=sampler, directions=directions, load_if_exists=True
-    )
-    study.set_metric_names(config.objectives)
-    return study
+    return open_study(run, sampler, config.objectives, directions)
 
 
 def _workers(config: SearchConfig) -> int:

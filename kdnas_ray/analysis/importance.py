@@ -1,21 +1,17 @@
 """Which decisions matter for accuracy?"""
 
-import contextlib
 import math
-import sqlite3
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+
+from kdnas_ray.study import FILE, quiet_optuna, read_trials
 
 ENOUGH = 20  # complete candidates from which their final accuracy is used
 FEWEST = 4  # candidates below which nothing is said
@@ -50,11 +46,11 @@ def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
         run: the run folder; its study is only read.
         rungs: epochs of the rungs, ascending.
     """
-    if not (run / "study.db").exists() or not rungs:
+    if not (run / FILE).exists() or not rungs:
         return None
     try:
-        trials = _trials(run / "study.db")
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError):  # corrupt, or of another Optuna
+        trials = read_trials(run)
+    except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError):  # corrupt, or of another Optuna
         return None
     epochs = rungs[-1] if sum(_accuracy(trial, rungs[-1]) is not None for trial in trials) >= ENOUGH else rungs[0]
     known = [(trial, value) for trial in trials if (value := _accuracy(trial, epochs)) is not None]
@@ -65,7 +61,7 @@ def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
 
 
 def _shares(known: Sequence[tuple[FrozenTrial, float]]) -> dict[str, float]:
-    with _quiet():
+    with quiet_optuna():
         study = optuna.create_study(direction="maximize")
         study.add_trials([_complete(trial.params, trial.distributions, value) for trial, value in known])
         # Named, not left to Optuna: its default changed from functional ANOVA to another measure in version 5.
@@ -74,30 +70,6 @@ def _shares(known: Sequence[tuple[FrozenTrial, float]]) -> dict[str, float]:
         except RuntimeError:  # no tree of the forest found any variance
             return {}
     return {name: float(share) for name, share in found.items()}
-
-
-def _trials(path: Path) -> list[FrozenTrial]:
-    """All trials of the study, from a connection that cannot write: a search may be running on it."""
-    address = f"file:{quote(str(path.resolve()))}?mode=ro"
-    with _quiet():
-        storage = RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(address, uri=True)})
-        try:
-            names = optuna.get_all_study_names(storage)
-            return optuna.load_study(study_name=names[0], storage=storage).get_trials(deepcopy=False) if names else []
-        finally:
-            storage.engine.dispose()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna announces studies and experimental features; that is not for the reader of a report."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def _accuracy(trial: FrozenTrial, epochs: int) -> float | None:

@@ -12,6 +12,8 @@ import optuna
 import psutil
 import pytest
 from e2e.launch import config_file, kdnas, lines, start_kdnas
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 LONG = {
     "scheduler": {"name": "asha", "max_epochs": 18, "grace_epochs": 2, "reduction_factor": 3},
@@ -48,7 +50,8 @@ def check_complete(folder: Path, before: list[dict], trials: int) -> None:
     trained = [row for row in rows if row["state"] != "rejected"]
     assert len(trained) == trials
     assert all(row["state"] in ("complete", "pruned") for row in trained)
-    study = optuna.load_study(study_name="kdnas", storage=f"sqlite:///{folder / 'run' / 'study.db'}")
+    storage = JournalStorage(JournalFileBackend(str(folder / "run" / "study.journal")))
+    study = optuna.load_study(study_name="kdnas", storage=storage)
     # A proposal that the kill cut short never became a candidate.
     proposed = [trial for trial in study.trials if "candidate" in trial.user_attrs]
     assert sorted(f"c{trial.number:04d}" for trial in proposed) == sorted(row["id"] for row in rows)
@@ -78,7 +81,7 @@ def test_resume_goes_on_when_ctrl_c_ended_the_search(tmp_path):
     assert process.returncode == 130, printed
     assert "kdnas resume run" in printed
     assert "Traceback" not in printed
-    for name in ("summary.json", "report.html", "config.yaml", "study.db"):
+    for name in ("summary.json", "report.html", "config.yaml", "study.journal"):
         assert (tmp_path / "run" / name).exists(), name
     before = lines(log)
     resumed = kdnas("resume", "run", cwd=tmp_path)

@@ -8,6 +8,8 @@ import optuna
 import pytest
 import torch
 from e2e.launch import SMALL, config_file, kdnas, lines
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from sklearn.datasets import load_digits
 
 from kdnas_ray.students import load_student
@@ -59,7 +61,7 @@ def test_stopped_candidates_stopped_at_a_rung(run, summary):
 
 
 def test_study_tells_stopped_candidates_as_pruned_with_their_curve(run):
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{run / 'study.db'}")
+    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(run / "study.journal"))))
     rows = {row["id"]: row for row in lines(run / "candidates.jsonl")}
     states = {"COMPLETE": "complete", "PRUNED": ("pruned", "rejected"), "FAIL": "failed"}
     for trial in study.trials:

@@ -2,15 +2,14 @@
 
 import dataclasses
 import importlib.util
-import shutil
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from kdnas_ray.samplers import SAMPLERS, Around
@@ -154,19 +153,13 @@ def test_sampler_when_candidates_are_pruned_or_failed_then_goes_on(name):
     assert all(inside(trial.params) for trial in study.trials)
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory) -> Path:
-    """An empty Optuna database; making one takes seconds, copying it nothing."""
-    path = tmp_path_factory.mktemp("optuna") / "study.db"
-    RDBStorage(f"sqlite:///{path}")
-    return path
-
-
 @pytest.mark.parametrize("name", patient(NAMES))
-def test_sampler_when_the_search_is_resumed_then_goes_on_from_the_stored_study(name, database, tmp_path):
-    url = f"sqlite:///{shutil.copy(database, tmp_path)}"
-    run(study_with(name, study_name="s", storage=RDBStorage(url)), 4)
-    again = study_with(name, seed=4, study_name="s", storage=RDBStorage(url), load_if_exists=True)
+def test_sampler_when_the_search_is_resumed_then_goes_on_from_the_stored_study(name, tmp_path):
+    def storage() -> JournalStorage:
+        return JournalStorage(JournalFileBackend(str(tmp_path / "study")))
+
+    run(study_with(name, study_name="s", storage=storage()), 4)
+    again = study_with(name, seed=4, study_name="s", storage=storage(), load_if_exists=True)
     run(again, 3)
     assert [trial.number for trial in again.trials] == list(range(7))
     assert all(trial.state == TrialState.COMPLETE and inside(trial.params) for trial in again.trials)

@@ -1,28 +1,28 @@
 """Specification of `kdnas_ray.analysis.importance`: what mattered, from a study that is only read."""
 
-import contextlib
 import random
-import sqlite3
 import warnings
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.storages import RDBStorage
+from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from kdnas_ray.analysis.importance import ENOUGH, importances
+from kdnas_ray.study import FILE, open_study
 
 RUNGS = (1, 3)
 RANGES = {"width": IntDistribution(1, 16), "noise": FloatDistribution(0.0, 1.0), "extra": FloatDistribution(0.0, 1.0)}
 
 
 def study_of(run: Path, candidates: int, directions=("maximize",), accuracy=None, complete=1.0, seed=0) -> None:
-    """A study.db whose candidates' accuracy follows `width`, hardly `noise`, and only some take `extra`."""
+    """A study whose candidates' accuracy follows `width`, hardly `noise`, and only some take `extra`."""
     generator = random.Random(seed)
-    storage = RDBStorage(f"sqlite:///{run / 'study.db'}")
-    study = optuna.create_study(study_name="kdnas", storage=storage, directions=directions)
+    ways = [StudyDirection[direction.upper()] for direction in directions]
+    study = open_study(run, RandomSampler(seed=0), [f"objective {index}" for index in range(len(ways))], ways)
     trials = []
     for number in range(candidates):
         params = {"width": generator.randint(1, 16), "noise": generator.random()}
@@ -40,7 +40,6 @@ def study_of(run: Path, candidates: int, directions=("maximize",), accuracy=None
             )
         )
     study.add_trials(trials)
-    storage.engine.dispose()
 
 
 def test_importances_when_one_decision_rules_then_it_comes_first_and_shares_sum_to_one(run):
@@ -88,14 +87,14 @@ def test_importances_when_an_accuracy_is_not_a_number_then_that_candidate_is_lef
 
 def test_importances_when_there_is_no_study_then_are_none(run):
     assert importances(run, RUNGS) is None
-    assert not (run / "study.db").exists()
+    assert not (run / FILE).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a database " * 100])
+@pytest.mark.parametrize("content", [b"", b"not a journal " * 100, b"not a journal\n" * 100, b"[1]\n\xff\n"])
 def test_importances_when_the_study_cannot_be_read_then_are_none_and_leave_it_alone(run, content):
-    (run / "study.db").write_bytes(content)
+    (run / FILE).write_bytes(content)
     assert importances(run, RUNGS) is None
-    assert (run / "study.db").read_bytes() == content
+    assert (run / FILE).read_bytes() == content
 
 
 def test_importances_when_the_rungs_are_not_known_then_are_none(run):
@@ -107,18 +106,16 @@ def test_importances_when_the_folder_has_an_odd_name_then_are_found(tmp_path):
     odd = tmp_path / "a?b=c&d %20#é"
     odd.mkdir()
     study_of(tmp_path, 20)
-    (tmp_path / "study.db").rename(odd / "study.db")
+    (tmp_path / FILE).rename(odd / FILE)
     assert importances(odd, RUNGS) is not None
 
 
 def test_importances_when_a_search_writes_meanwhile_then_read_without_hindering_it(run):
     study_of(run, 20)
-    with contextlib.closing(sqlite3.connect(run / "study.db")) as database:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("DELETE FROM trials")
-        assert importances(run, RUNGS).candidates == 20
-        database.rollback()
+    whole = (run / FILE).read_bytes()
+    (run / FILE).write_bytes(whole + whole[:20])  # a line of which the beginning is written
+    assert importances(run, RUNGS).candidates == 20
+    assert (run / FILE).read_bytes() == whole + whole[:20]
 
 
 def test_importances_when_computed_then_stay_silent_and_leave_optunas_settings(run, capfd):
