@@ -143,6 +143,10 @@ class StudyAdapter(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Configuration of the next trial, or `Searcher.FINISHED`."""
+        with self.journal.work.sampling():
+            return self._suggest(trial_id)
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.stop.reason is not None or self.error is not None:
             return Searcher.FINISHED
         if self._waiting:
@@ -167,14 +171,23 @@ class StudyAdapter(Searcher):
         """A candidate reached a rung and goes on."""
         opened = replace(self._running[trial_id], curve=result["curve"])
         self._running[trial_id] = opened
-        self._on_rung(opened.candidate, opened.curve)
+        self.journal.stepped(opened.candidate, result)
+        with self.journal.work.writing():
+            self._on_rung(opened.candidate, opened.curve)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A candidate ended: complete, stopped by the scheduler, failed, or interrupted."""
         opened = self._running.pop(trial_id, None)
         if opened is None:
             return
-        candidate, result = opened.candidate, result or {}
+        result = result or {}
+        self.journal.stepped(opened.candidate, result)
+        with self.journal.work.writing():
+            self._ended(opened, result, error)
+        self._give_up_if_all_fail()
+
+    def _ended(self, opened: Opened, result: Mapping[str, Any], error: bool) -> None:
+        candidate = opened.candidate
         curve = result.get("curve") or list(opened.curve)
         train_s = result.get("train_s", 0.0)
         if error:
@@ -189,7 +202,6 @@ class StudyAdapter(Searcher):
             whole = len(curve) >= self._rungs[-1]
             reason = "the search's time was over" if self.stop.reason and not whole else None
             self._end(candidate, "complete" if whole else "pruned", curve, train_s, reason)
-        self._give_up_if_all_fail()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given, for a restore that is not used here

@@ -380,6 +380,21 @@ def compare(
 
 
 @app.command()
+def profile(run: Run, as_json: Json = False) -> None:
+    """Say where the wall time of a run went: training, teacher, sampling, saving, idle workers."""
+    from dataclasses import asdict
+
+    from kdnas_ray.spent import profile as profile_run
+    from kdnas_ray.spent import profile_table
+
+    parts = profile_run(run)
+    if as_json:
+        typer.echo(json.dumps([asdict(part) for part in parts], indent=2))
+        return
+    _console().print(profile_table(parts))
+
+
+@app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("kdnas.yaml"),
 ) -> None:

@@ -44,6 +44,7 @@ from kdnas_ray.samplers import Around
 from kdnas_ray.samplers.foresight import foreseeing
 from kdnas_ray.schedulers import replay
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
+from kdnas_ray.spent import spend, spending
 from kdnas_ray.stream_search import StreamPlan, announcement
 from kdnas_ray.study import FILE, open_study
 from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
@@ -79,7 +80,9 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
+    begun = time.perf_counter()
     made = planned(config)
+    planned_s = time.perf_counter() - begun
     run.mkdir(parents=True, exist_ok=True)
 
     def begin() -> None:
@@ -87,6 +90,7 @@ def search(
             check_folder(run)
         keep_config(run, made.config)
         write_state(run, {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": _command()})
+        spend(run, "data", planned_s)
 
     return _guarded(run, made, narrator or Narrator(), begin)
 
@@ -152,13 +156,16 @@ def _guarded(
                 status = "interrupted"
                 raise Interrupted(str(run)) from None
             finally:
-                spent = earlier_s + time.perf_counter() - started
+                ended = time.perf_counter()
                 lost = _close(
                     narrator,
-                    lambda: write_state(run, {**read_state(run), "wall_s": spent, "status": status}),
+                    lambda: write_state(
+                        run, {**read_state(run), "wall_s": earlier_s + ended - started, "status": status}
+                    ),
                     lambda: results.write_summary(run, made),
                     lambda: write_report(run),
                     lambda: _close_tracking(run, status, sender, narrator),
+                    lambda: spend(run, "closing", time.perf_counter() - ended),
                 )
             if lost is not None:
                 raise lost
@@ -209,7 +216,8 @@ def _phases(
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
     with in_store(run, made, bank, teacher, arm) as (shared, reference):
         if searching:
-            prepared = prepare_evaluator(run, made, shared, reference, say, stop)
+            with spending(run, "evaluator"):
+                prepared = prepare_evaluator(run, made, shared, reference, say, stop)
             begun = reference if prepared.start is None else ray.put(replace(shared, start=prepared.start))
             sieve = make_sieve(config, made, shared, prepared)
             scores = make_scores(config, shared)
@@ -218,7 +226,8 @@ def _phases(
             _search_phase(run, made, accuracy, Distill, begun, narrator, stop, known, sieve, scores)
         if stop.reason == "interrupt":
             raise Interrupted
-        finalists.retrain(run, made, reference, config.retrain.top, say, stop)
+        with spending(run, "finalists"):
+            finalists.retrain(run, made, reference, config.retrain.top, say, stop)
         if stop.reason == "interrupt":
             raise Interrupted
     return SearchResult(run)
@@ -237,7 +246,8 @@ def _stream_phases(
             _search_phase(run, made, None, StreamTrial, reference, narrator, stop, (), None)
         if stop.reason == "interrupt":
             raise Interrupted
-        finalists.retrain(run, made, reference, config.retrain.top, narrator.say, stop)
+        with spending(run, "finalists"):
+            finalists.retrain(run, made, reference, config.retrain.top, narrator.say, stop)
         if stop.reason == "interrupt":
             raise Interrupted
     return SearchResult(run)
@@ -252,7 +262,9 @@ def _table_phases(
         f"Table: {len(results.entries):,} architectures; candidates are compared with the best by {results.test!r}, "
         f"which has {best:.4f} on validation"
     )
+    begin = time.perf_counter()
     with ray_session(config.resources.workers, config.resources.cpu, RESERVE):
+        spend(run, "ray", time.perf_counter() - begin)
         arm()
         if searching:
             sieve = make_sieve(config, made, None, Prepared())

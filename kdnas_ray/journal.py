@@ -15,6 +15,7 @@ from typing import Any
 from kdnas_ray import tracking
 from kdnas_ray.objectives import LEARNED
 from kdnas_ray.runs import append_jsonl, read_jsonl, read_state, write_state
+from kdnas_ray.spent import Work
 from trainables.candidate import Candidate
 from trainables.loop import Point
 
@@ -55,11 +56,13 @@ class Journal:
     def __init__(self, run: Path, progress: Progress) -> None:
         self.run, self.progress = run, progress
         self.rows: dict[str, dict[str, Any]] = {}
-        self._earlier_s = read_state(run).get("search_wall_s", 0.0)
+        state = read_state(run)
+        self._earlier_s, self.work = state.get("search_wall_s", 0.0), Work.of(state)
         self._begin = time.perf_counter()
         self._costs: dict[str, Mapping[str, float]] = {}
         self._started_s: dict[str, float] = {}
         self._sent: dict[str, int] = {}
+        self._last_step: dict[str, tuple[Any, Any]] = {}
         for row in read_jsonl(run / "candidates.jsonl"):
             self._count(row)
             self._reached_before(row["epochs"])
@@ -125,6 +128,15 @@ class Journal:
         shutil.rmtree(self.run / "trials" / candidate.id, ignore_errors=True)  # its checkpoint
         return row
 
+    def stepped(self, candidate: Candidate, result: Mapping[str, Any]) -> None:
+        """A worker reported a step of a candidate; `result` as Ray Tune hands it on."""
+        step = result.get("trial_id"), result.get("training_iteration")
+        if "time_this_iter_s" in result and self._last_step.get(candidate.id) != step:  # Tune may tell the last again
+            self._last_step[candidate.id] = step
+            worker, saving = f"{result['hostname']}:{result['pid']}", result.get("save_s", 0.0)
+            ago = self.search_s() - self._started_s[candidate.id]
+            self.work.stepped(worker, result["time_this_iter_s"], saving, ago)
+
     def rejected(self, candidate: Candidate, costs: Mapping[str, float], reason: str) -> None:
         """A candidate was not trained; the reason says why (a constraint, a judge, trained already)."""
         now = self.search_s()
@@ -148,7 +160,8 @@ class Journal:
 
     def save_time(self) -> None:
         """Keep the time spent, so that a killed session counts too."""
-        write_state(self.run, {**read_state(self.run), "search_wall_s": self.search_s()})
+        times = {"search_wall_s": self.search_s(), "work": self.work.to_json()}
+        write_state(self.run, {**read_state(self.run), **times})
 
     def _end_record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         kept = ("id", "state", "epochs", "val_accuracy", "reason")

@@ -23,6 +23,7 @@ from kdnas_ray.hardware.stages import mean_shares, worthwhile
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
+from kdnas_ray.spent import spending
 from kdnas_ray.stream_settings import groups_of
 from kdnas_ray.suits import check_kind, check_labels, check_targets
 from kdnas_ray.teacher_checks import check_teachers, check_views
@@ -232,12 +233,20 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
         say(f"Training samples: {labelled:,} labelled, {len(data.train) - labelled:,} unlabelled")
     cache = cache_folder(config.bank.cache)
     teachers: list[Teacher] = []
-    for index, settings in enumerate(config.teachers):
-        previous, seed = (teachers[-1] if teachers else None), config.seed + index
-        teachers.append(
-            _own_teacher(teacher_folder(run, index), say)
-            or obtain(settings, data, config.task, seed=seed, cache=cache, say=say, previous=previous)
-        )
+    with spending(run, "teacher"):
+        for index, settings in enumerate(config.teachers):
+            previous, seed = (teachers[-1] if teachers else None), config.seed + index
+            teachers.append(
+                _own_teacher(teacher_folder(run, index), say)
+                or obtain(settings, data, config.task, seed=seed, cache=cache, say=say, previous=previous)
+            )
+    with spending(run, "bank"):
+        return teachers, _bank(made, teachers, cache, say)
+
+
+def _bank(made: Plan, teachers: Sequence[Teacher], cache: Path, say: Say) -> Bank:
+    """What the teachers say of every sample, from the cache where it is known."""
+    config, data = made.config, made.data
     augmentation, views = config.task.augmentation, config.bank.views
     digests = [teacher.digest for teacher in teachers]
     key = banks.digest(
@@ -248,7 +257,7 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
         try:
             bank = banks.load(folder, data.train, augmentation=augmentation, seed=config.seed)
             say(f"Knowledge bank: {views} views of {len(bank):,} samples, read from the cache")
-            return teachers, bank
+            return bank
         except KdnasError as error:
             say(f"{error.problem}; computing it again.")
     whom = "the teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"
@@ -269,7 +278,7 @@ def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
         banks.save(bank, folder)
     except OSError as error:
         say(f"The knowledge bank cannot be kept in the cache ({first_line(error)}); the next search computes it again.")
-    return teachers, bank
+    return bank
 
 
 def teacher_folder(run: Path, index: int) -> Path:

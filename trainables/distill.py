@@ -4,6 +4,7 @@ Usable with plain Ray Tune: `tune.Tuner(tune.with_parameters(Distill, shared=sha
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,8 +141,9 @@ class Distill(tune.Trainable):
 
     The configuration of a trial is `{"candidate": Candidate.to_json(), "reported": epochs}`, where `reported`
     (default 0) is how far an earlier session's reports came: the first step goes to the rung after it. A step
-    returns `epoch`, `val_accuracy`, the whole `curve` and `train_s`; a candidate that cannot be trained returns
-    `failure` (the reason) and ends, without costing the actor.
+    returns `epoch`, `val_accuracy`, the whole `curve`, `train_s` so far and the step's own `save_s` (seconds in
+    training loops and in saving); a candidate that cannot be trained returns `failure` (the reason) and ends,
+    without costing the actor.
     """
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
@@ -163,6 +165,7 @@ class Distill(tune.Trainable):
         """Train to the next rung."""
         until = self.shared.rungs[self.rung]
         self.rung += 1
+        self.save_s = 0.0
         try:
             if self.training is None:
                 self.training = self._open()
@@ -182,6 +185,7 @@ class Distill(tune.Trainable):
             "val_accuracy": curve[-1]["val_accuracy"],
             "curve": curve,
             "train_s": self.training.train_s,
+            "save_s": self.save_s,
             "done": last,
         }
 
@@ -202,10 +206,12 @@ class Distill(tune.Trainable):
 
     def _keep(self) -> None:
         assert self.training is not None
+        begin = time.perf_counter()
         try:
             save_training(self.folder / CHECKPOINT, self.training)
         except OSError as error:  # a full disk costs the way back to this rung, not the training itself
             logger.warning("%s: no checkpoint after epoch %d (%s)", self.candidate.id, self.training.epoch, error)
+        self.save_s = time.perf_counter() - begin
 
     def _open(self, folder: Path | None = None) -> InTraining:
         training = open_training(self.shared, self.candidate, self.shared.rungs[-1])

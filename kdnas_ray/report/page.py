@@ -23,6 +23,7 @@ from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_fi
 from kdnas_ray.report.words import architecture_words, count, interval, percent, points, recipe_words, search_words
 from kdnas_ray.results import apart, beyond_size, headline, score, titled
 from kdnas_ray.runs import read_calibration, read_config, read_jsonl, read_state, read_summary
+from kdnas_ray.spent import profile
 from search_spaces import KdnasError, Space, decode
 from search_spaces.drawing import svg
 
@@ -116,6 +117,8 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "architecture": architecture_words(best["architecture"]) if best else None,
         "drawing": _drawing(chosen.space, best["architecture"]) if best and chosen else None,
         "facts": search_words(summary),
+        "parts": (parts := profile(run)),
+        "parts_s": sum(part.seconds for part in parts) or 1.0,
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         "plotly": Markup(get_plotlyjs()),  # the library's own code
     }
