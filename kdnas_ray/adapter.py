@@ -20,6 +20,7 @@ from ray.tune.search import Searcher
 
 from kdnas_ray.journal import Journal
 from kdnas_ray.objectives import LEARNED, MEMORY, UNSUPPORTED, costs_of, excess, over_text
+from kdnas_ray.promotion import promotable
 from search_spaces import Architecture, KdnasError, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -51,6 +52,7 @@ class Opened:
     candidate: Candidate
     costs: Mapping[str, float]
     curve: Sequence[Point] = ()
+    train_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class StudyAdapter(Searcher):
         identity: text that is the same for architectures whose results are the same; the space's canonical form.
         scores: further numbers of a candidate that are known before training: proxies that are objectives.
         missing: what each device lacks for an architecture, by the device's name, for the reason of a rejection.
+        promote: reduction factor of a scheduler whose candidates wait at rungs; None where nobody waits.
+        workers: candidates that may run at once where they wait, so that none is chosen before a worker is free.
     """
 
     def __init__(
@@ -115,6 +119,8 @@ class StudyAdapter(Searcher):
         identity: Callable[[Architecture], str] | None = None,
         scores: Callable[[Candidate], Mapping[str, float]] = lambda candidate: {},
         missing: Missing = lambda architecture: {},
+        promote: float | None = None,
+        workers: int = 1,
     ) -> None:
         super().__init__(metric="val_accuracy", mode="max")
         self.study, self.journal, self.stop = study, journal, stop
@@ -133,13 +139,26 @@ class StudyAdapter(Searcher):
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
         self._sieve, self._scores, self._missing = sieve, scores, missing
         self._passed: deque[Opened] = deque()
-        self._waiting = deque(self._reconcile())
-        self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
+        self._promote, self._workers = promote, workers
+        self._paused: dict[str, Opened] = {}  # waits at a rung
+        self._waiting: deque[Opened] = deque()
+        for opened in self._reconcile():
+            if promote is not None and opened.curve:
+                self._paused[opened.candidate.id] = opened
+            else:
+                self._waiting.append(opened)
+        self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"] + len(self._paused)
 
     def has_work(self) -> bool:
         """Whether there is a candidate left to train."""
-        more = self._trials is None or self._created < self._trials
-        return bool(self._waiting or self._passed) or (more and not self.exhausted)
+        return bool(self._waiting or self._passed or self._promoted()) or not self._used_up()
+
+    def end_paused(self) -> None:
+        """Close the candidates that wait at a rung; nobody goes on any more."""
+        while self._paused:
+            _, opened = self._paused.popitem()
+            self.journal.started(opened.candidate, opened.costs, len(opened.curve))
+            self._end(opened.candidate, "pruned", opened.curve, opened.train_s, None)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Configuration of the next trial, or `Searcher.FINISHED`."""
@@ -149,16 +168,21 @@ class StudyAdapter(Searcher):
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.stop.reason is not None or self.error is not None:
             return Searcher.FINISHED
+        if self._promote is not None and len(self._running) >= self._workers:
+            return None
         if self._waiting:
             opened = self._waiting.popleft()
+        elif (name := self._promoted()) is not None:
+            opened = self._paused.pop(name)
+            self._created -= 1  # it was counted when it began
         elif self._trials is not None and self._created >= self._trials:
-            return Searcher.FINISHED
+            return self._nothing_new()
         else:
             # What an evaluator proposes needs no other judge.
             ahead = self._sieve and self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             found = self._propose() if self._sieve is None or ahead else self._sifted(self._sieve)
             if found is None:
-                return Searcher.FINISHED
+                return self._nothing_new()
             opened = found
         self._created += 1
         self._running[trial_id] = opened
@@ -166,6 +190,26 @@ class StudyAdapter(Searcher):
         self._reported[opened.candidate.id] = len(opened.curve)
         self.journal.started(opened.candidate, opened.costs, len(opened.curve))
         return {"candidate": opened.candidate.to_json(), "reported": len(opened.curve)}
+
+    def _used_up(self) -> bool:
+        """Whether no new candidate will begin."""
+        return self.exhausted or (self._trials is not None and self._created >= self._trials)
+
+    def _nothing_new(self) -> str | None:
+        """The end, unless one that runs may let another go on."""
+        return None if self._promote is not None and self._running else Searcher.FINISHED
+
+    def _promoted(self) -> str | None:
+        """A candidate that waits at a rung and goes on now."""
+        if self._promote is None or not self._paused:
+            return None
+        opened = {**self._paused, **{found.candidate.id: found for found in self._running.values()}}
+        reached = {name: found.curve for name, found in opened.items()}
+        reached |= {name: row["curve"] for name, row in self.journal.rows.items()}
+        name = promotable(reached, list(self._paused), self._rungs, self._promote)
+        if name is None and self._used_up() and not self._running and not self.journal.progress.ended["complete"]:
+            return promotable(reached, list(self._paused), self._rungs, 1.0)  # too few for anybody to be among the top
+        return name
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A candidate reached a rung and goes on."""
@@ -196,6 +240,11 @@ class StudyAdapter(Searcher):
             self._end(candidate, "failed", curve, train_s, result["failure"])
         elif self.stop.reason == "interrupt" and len(curve) < self._rungs[-1]:
             self._on_rung(candidate, curve)
+            self.journal.suspended()
+        elif self._promote is not None and self.stop.reason is None and len(curve) < self._rungs[-1]:
+            self._on_rung(candidate, curve)
+            self._trial(candidate).set_user_attr("train_s", train_s)
+            self._paused[candidate.id] = replace(opened, curve=curve, train_s=train_s)
             self.journal.suspended()
         else:
             self._on_rung(candidate, curve)
@@ -359,8 +408,8 @@ class StudyAdapter(Searcher):
             else:
                 attributes = trial.user_attrs
                 costs = costs_of(attributes) | {n: attributes[n] for n in self._objectives if n not in LEARNED}
-                curve = trial.user_attrs.get("curve", ())
-                opened.append(Opened(Candidate.from_json(trial.user_attrs["candidate"]), costs, curve))
+                candidate, curve = Candidate.from_json(attributes["candidate"]), attributes.get("curve", ())
+                opened.append(Opened(candidate, costs, curve, attributes.get("train_s", 0.0)))
         return opened
 
     def _give_up_if_all_fail(self) -> None:

@@ -42,7 +42,7 @@ from kdnas_ray.runs import (
 )
 from kdnas_ray.samplers import Around
 from kdnas_ray.samplers.foresight import foreseeing
-from kdnas_ray.schedulers import replay
+from kdnas_ray.schedulers import PromotingASHA, replay
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned
 from kdnas_ray.spent import spend, spending
 from kdnas_ray.stream_search import StreamPlan, announcement
@@ -329,20 +329,23 @@ def _search_phase(
         scores=scores,
         identity=made.identity,
         missing=made.missing,
+        promote=config.scheduler.reduction_factor if isinstance(config.scheduler, PromotingASHA) else None,
+        workers=progress.workers,
     )
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None
     if config.budget.wall_s is not None:
         deadline = time.perf_counter() + max(0.0, config.budget.wall_s - journal.search_s())
-    if not adapter.has_work():
-        return
-    with narrator.watch(progress):
-        # Once, and again only where a worker died after Tune had been told that there is nothing left to start.
-        while adapter.has_work() and stop.reason is None and adapter.error is None:
-            scheduler = config.scheduler.make()
-            replay(scheduler, rungs, curves(study))
-            _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
-    journal.save_time()
+    if adapter.has_work():
+        with narrator.watch(progress):
+            # Once, and again only where a worker died after Tune had been told that there is nothing left to start.
+            while adapter.has_work() and stop.reason is None and adapter.error is None:
+                scheduler = config.scheduler.make()
+                replay(scheduler, rungs, curves(study))
+                _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
+        journal.save_time()
+    if stop.reason != "interrupt":
+        adapter.end_paused()
     if adapter.exhausted:
         narrator.say("The search ends here: nothing new is proposed that keeps the constraints.")
     if adapter.error is not None:

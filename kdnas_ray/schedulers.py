@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from kdnas_ray.extrapolation import StopHopeless
+from kdnas_ray.promotion import OneRung
 from search_spaces import KdnasError, Registry
 
 
@@ -55,6 +56,18 @@ class ASHA:
             grace_period=self.grace_epochs,
             reduction_factor=self.reduction_factor,
         )
+
+
+@dataclass(frozen=True)
+class PromotingASHA(ASHA):
+    """ASHA as published: candidates wait at rungs, and the best go on whenever a worker is free; none is cut at once.
+
+    Source: Li 2020, A System for Massively Parallel Hyperparameter Tuning (MLSys), algorithm 2.
+    """
+
+    def make(self) -> TrialScheduler:
+        """The scheduler for Ray Tune: who goes on is decided where candidates are handed out."""
+        return OneRung()
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,7 @@ class Full:
 SCHEDULERS: Registry[type] = Registry(
     "scheduler",
     ("asha", ASHA),
+    ("asha-promote", PromotingASHA),
     ("extrapolate", Extrapolate),
     ("full", Full),
     needs=("rungs", "make", "max_epochs"),

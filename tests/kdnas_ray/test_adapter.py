@@ -409,6 +409,93 @@ def test_candidate_when_trained_in_an_earlier_session_then_is_not_trained_again(
     assert other.architecture["width"] != own.architecture["width"]
 
 
+def promoting(session, workers: int = 1):
+    return session(promote=2.0, workers=workers, trials=4)
+
+
+def test_promotion_when_a_candidate_ends_a_rung_then_it_waits_and_goes_on_when_it_is_among_the_best(session, result):
+    opened = promoting(session)
+    first = opened.ask("a")
+    assert opened.adapter.suggest("b") is None  # nobody is chosen before a worker is free
+    opened.adapter.on_trial_complete("a", result(0.5, train_s=1.0))
+    assert (opened.rows(), opened.progress.running) == ({}, 0)
+    assert opened.trial(0).state == TrialState.RUNNING
+    second = opened.ask("b")
+    assert second.id == "c0001"  # one alone is not the better half
+    opened.adapter.on_trial_complete("b", result(0.4))
+    assert (opened.ask("c"), opened.reported) == (first, 1)
+    opened.adapter.on_trial_complete("c", result(0.5, 0.6, 0.7, train_s=3.0))
+    assert (opened.rows()["c0000"]["state"], opened.rows()["c0000"]["train_s"]) == ("complete", 3.0)
+    assert opened.trial(0).intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+
+
+def test_promotion_when_all_have_begun_then_who_may_goes_on_and_the_rest_are_pruned_with_their_time(session, result):
+    opened = promoting(session, workers=2)
+    for number, accuracy in enumerate((0.1, 0.2)):
+        opened.ask(f"r{number}")
+        opened.adapter.on_trial_complete(f"r{number}", result(accuracy, train_s=1.5))
+    assert opened.ask("x").id == "c0001"
+    opened.adapter.on_trial_complete("x", result(0.2, 0.2, 0.2))
+    for number, accuracy in enumerate((0.15, 0.05), start=2):
+        opened.ask(f"r{number}")
+        opened.adapter.on_trial_complete(f"r{number}", result(accuracy, train_s=1.5))
+    assert opened.ask("y").id == "c0002"
+    assert opened.adapter.suggest("z") is None  # what runs may let another go on
+    opened.adapter.on_trial_complete("y", result(0.15, 0.4, 0.4))
+    assert not opened.adapter.has_work()
+    assert opened.adapter.suggest("end") == Searcher.FINISHED
+    opened.adapter.end_paused()
+    row = opened.rows()["c0000"]
+    assert (row["state"], row["epochs"], row["train_s"]) == ("pruned", 1, 1.5)
+    assert opened.trial(0).state == TrialState.PRUNED
+    assert (opened.progress.running, opened.progress.trained) == (0, 4)
+
+
+def test_promotion_when_too_few_were_begun_for_a_top_then_the_best_goes_on_all_the_same(session, result):
+    opened = session(promote=3.0, workers=2, trials=2)
+    opened.ask("a"), opened.ask("b")
+    opened.adapter.on_trial_complete("a", result(0.1))
+    opened.adapter.on_trial_complete("b", result(0.2))
+    assert opened.adapter.has_work()
+    assert opened.ask("c").id == "c0001"
+    opened.adapter.on_trial_complete("c", result(0.2, 0.2, 0.2))
+    assert not opened.adapter.has_work()
+
+
+def test_promotion_when_resumed_then_those_that_wait_are_neither_lost_nor_counted_twice(session, result):
+    opened = promoting(session)
+    for number, accuracy in enumerate((0.01, 0.2)):
+        opened.ask(f"r{number}")
+        opened.adapter.on_trial_complete(f"r{number}", result(accuracy, train_s=1.5))
+    again = promoting(session)
+    assert (again.ask("x").id, again.reported) == ("c0001", 1)
+    again.adapter.on_trial_complete("x", result(0.2, 0.2, 0.2))
+    assert [again_new(again, f"n{number}", result) for number in range(2)] == ["c0002", "c0003"]
+    while again.adapter.has_work():
+        again.ask("y")
+        again.adapter.on_trial_complete("y", result(0.3, 0.3, 0.3))
+    again.adapter.end_paused()
+    assert sorted(again.rows()) == ["c0000", "c0001", "c0002", "c0003"]
+    assert again.rows()["c0000"]["train_s"] == 1.5
+
+
+def again_new(opened, trial_id: str, result) -> str:
+    name = opened.ask(trial_id).id
+    opened.adapter.on_trial_complete(trial_id, result(0.05))
+    return name
+
+
+def test_promotion_when_interrupted_then_what_ran_and_what_waited_stays_open(session, result):
+    opened = promoting(session)
+    opened.ask("a")
+    opened.adapter.on_trial_complete("a", result(0.1))
+    opened.ask("b")
+    opened.stop.reason = "interrupt"
+    opened.adapter.on_trial_complete("b", None)
+    assert opened.rows() == {}
+    assert [trial.state for trial in opened.study.trials] == [TrialState.RUNNING] * 2
+
+
 def test_candidate_seed_when_numbers_or_seeds_differ_then_differs_and_else_repeats():
     seeds = {candidate_seed(seed, number) for seed in range(5) for number in range(200)}
     assert len(seeds) == 1000

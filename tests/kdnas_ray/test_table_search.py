@@ -117,6 +117,20 @@ def test_search_when_curves_are_extrapolated_then_stops_the_hopeless_and_a_resum
     assert any(row["state"] == "pruned" for row in rows[14:])
 
 
+@pytest.mark.slow
+def test_search_when_candidates_wait_at_rungs_then_only_the_best_go_on_and_a_resumed_one_goes_on_so(config, tmp_path):
+    scheduler = {"name": "asha-promote", "max_epochs": 9, "grace_epochs": 1, "reduction_factor": 3}
+    search(config("sampler=random", "budget.trials=12", scheduler=scheduler), tmp_path / "run", Narrator())
+    result = resume(tmp_path / "run", ["budget.trials=24"], Narrator())
+    rows = [row for row in result.candidates if row["state"] != "rejected"]
+    assert len(rows) == 24
+    reached = [sum(row["epochs"] >= rung for row in rows) for rung in (1, 3, 9)]
+    assert reached[0] == 24
+    assert 1 <= reached[2] < reached[1] < 16  # a third each, a few more for those that were among few at first
+    assert result.summary["best"]["val_accuracy"] == 0.80
+    assert not any(row["reason"] for row in rows)
+
+
 @pytest.mark.parametrize("value", [None, "absent"])
 @pytest.mark.parametrize("place", [0, 1])
 def test_plan_when_a_latency_is_missing_then_that_architecture_breaks_the_bound(config, table, tmp_path, place, value):
