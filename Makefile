@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A file stays on one core, for its tests share what is dear to make; whole searches come first, being the longest.
 TESTS := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 DEMO_RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
@@ -18,7 +19,7 @@ test-slow: $(STAMP)
 	$(TESTS) -m slow
 
 test-pairs: $(STAMP)
-	$(TESTS) -m pairs
+	$(TESTS) --dist load -m pairs
 
 test-all: test test-slow test-pairs
 
