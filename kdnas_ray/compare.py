@@ -52,7 +52,7 @@ def comparison_table(rows: Sequence[Row], differing: Mapping[str, Sequence[Any]]
         table.add_column(escape(row["run"]), justify="right", overflow="fold")
     for name in rows[0]:
         if name != "run":
-            table.add_row(name.replace("_", " "), *(_text(name, row[name]) for row in rows))
+            table.add_row(name.replace("_", " "), *(_text(name, row[name], row["targets"] == "values") for row in rows))
     if differing:
         table.add_section()
         for name, values in differing.items():
@@ -68,6 +68,8 @@ def _row(run: Path) -> Row:
     return {
         "run": str(run),
         "status": summary.get("status"),
+        "metric": summary.get("metric"),
+        "targets": summary.get("targets"),
         **{name: summary.get(name) for name in counted},
         "teacher_accuracy": teacher.get("accuracy"),
         "teacher_params": teacher.get("params"),
@@ -80,11 +82,11 @@ def _row(run: Path) -> Row:
     }
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: Any, plain: bool) -> str:
     if value is None:
         return "–"
     if "accuracy" in name or name == "utilisation":
-        return f"{value:.2%}"
+        return f"{value:.4f}" if plain and name != "utilisation" else f"{value:.2%}"
     if "/" in name:
         return number(value)
     return (

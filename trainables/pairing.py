@@ -107,4 +107,5 @@ class Paired(Aligned):
             unknown = (logits <= NO_ANSWER).all(dim=0)
             total += (logits / self.temperature).softmax(dim=1).sum(dim=0)
         mean = self.temperature * (total / max(len(pool), 1)).clamp_min(LEAST).log()
-        return mean.masked_fill(unknown, UNKNOWN)
+        # The bank keeps half precision, which a large constant would use up at a high temperature.
+        return (mean - mean.masked_fill(unknown, -torch.inf).max()).masked_fill(unknown, UNKNOWN)

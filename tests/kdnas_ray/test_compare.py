@@ -51,6 +51,15 @@ def test_rows_when_compared_then_hold_results_and_none_where_not_known(made):
     json.dumps([first, second], allow_nan=False)
 
 
+def test_scores_when_they_are_of_numbers_then_are_no_percentages(made):
+    told = SUMMARY | {"metric": "R2", "targets": "values"}
+    rows = compare([made(name, summary=told) for name in "ab"])
+    lines = printed(comparison_table(rows, {}))
+    assert ["best", "test", "accuracy", "0.9500", "0.9500"] in lines
+    assert ["utilisation", "90.00%", "90.00%"] in lines
+    assert ["metric", "R2", "R2"] in lines
+
+
 def test_rows_when_a_run_is_of_a_device_then_all_have_its_numbers(made):
     name = "latency_ms/npu-small"
     told = SUMMARY | {"constraints": {name: 0.5}, "best": SUMMARY["best"] | {name: 0.4}}

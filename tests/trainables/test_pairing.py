@@ -70,8 +70,8 @@ def test_bank_holds_what_the_teacher_says_of_the_partners(paired, ours, data, te
             assert np.isnan(features[~there]).all()
 
 
-def test_class_mean_is_the_mean_of_the_softened_answers_about_the_class(paired, ours, data, teacher, normalise):
-    heat = 2.0
+@pytest.mark.parametrize("heat", [2.0, 500.0])
+def test_class_mean_is_the_mean_of_the_softened_answers_about_the_class(paired, ours, data, teacher, normalise, heat):
     bank = bank_of(ours, paired(answers="class_mean", temperature=heat))
     images = torch.from_numpy(data.train.images[data.train.labels == 2])
     with torch.inference_mode():
