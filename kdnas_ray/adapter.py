@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from kdnas_ray.feasible import Missing
 from kdnas_ray.journal import Journal
-from kdnas_ray.objectives import LEARNED, MEMORY, UNSUPPORTED, costs_of, excess, over_text
+from kdnas_ray.objectives import LEARNED, UNSUPPORTED, costs_of, excess, over_text
 from kdnas_ray.promotion import promotable
-from search_spaces import Architecture, KdnasError, RunError, Space
+from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
 from trainables.loop import Point
@@ -34,7 +34,6 @@ STATES = {
 }
 REJECTIONS = 300  # proposals in a row that break a constraint before the search is given up
 WORKER_DEATHS = 3  # of one candidate, after which it is the one to blame
-Missing = Callable[[Any], Mapping[str, Sequence[str]]]
 FAILURES = 5  # first candidates that all fail: then the fault is in the configuration, not in a candidate
 
 
@@ -70,12 +69,6 @@ class Sieve:
     propose: int
     keep: int
     score: Callable[[Sequence[Candidate]], Sequence[float]]
-
-
-class NoneKeeps(KdnasError):
-    """No architecture keeps the bounds; `tight` are those to loosen by name, as they are and as they would do."""
-
-    tight: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
 
 class StudyAdapter(Searcher):
@@ -429,62 +422,6 @@ def candidate_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0] % 2**31)
 
 
-def check_constraints(
-    sample: Callable[[], Any],
-    costs: Callable[[Any], dict[str, float]],
-    bounds: Mapping[str, float],
-    shares: str = "",
-    missing: Missing = lambda architecture: {},
-    tries: int = 200,
-) -> None:
-    """Raises unless some architecture drawn by `sample` keeps all bounds; says how close the best came.
-
-    Args:
-        sample: draws an architecture.
-        costs: of an architecture.
-        bounds: largest allowed value of each number.
-        shares: where bounds come from that the configuration gives as shares, for the message.
-        missing: what each device lacks for an architecture, by the device's name, for the message.
-        tries: how many are drawn.
-
-    Raises:
-        NoneKeeps: none keeps the bounds.
-    """
-    closest: tuple[float, dict[str, float], Any] | None = None
-    for _ in range(tries):
-        architecture = sample()
-        found = costs(architecture)
-        worst = max(excess(found, bounds).values(), default=0.0)
-        if worst <= 0:
-            return
-        if closest is None or worst < closest[0]:
-            closest = (worst, found, architecture)
-    assert closest is not None
-    _, found, architecture = closest
-    wanted = {name: bound for name, bound in bounds.items() if bound}
-    enough = {name: _rounded_up(max(found[name], bound)) for name, bound in wanted.items()}
-    would_do = ", ".join(f"{name}: {value}" for name, value in enough.items())
-    source = f" ({shares})" if shares else ""
-    remedy = f"loosen the constraint (constraints='{{{would_do}}}' would do) or offer smaller choices in the space"
-    lacks, problem, field = missing(architecture), f"keeps them{source}", "constraints"
-    value: Any = {name: round(bound) if bound >= 100 else bound for name, bound in wanted.items()}
-    lacking = [name.partition("/")[2] for name in bounds if name.startswith(UNSUPPORTED) and found[name]]
-    if lacking:
-        kept = "smaller choices" if set(lacks.get(lacking[0], ())) == {MEMORY} else "choices that it can run"
-        remedy = f"offer {kept} in the space, or take another device"
-        if lacks.get(lacking[0]):
-            problem, field, value = "can run there within the bounds", "devices", lacking[0]
-    error = NoneKeeps(
-        f"none of {tries} architectures drawn from the space {problem}; the closest: {over_text(found, bounds, lacks)}",
-        field=field,
-        value=value,
-        remedy=remedy,
-    )
-    if not lacking:
-        error.tight = {name: (bounds[name], enough[name]) for name in wanted if found[name] > bounds[name]}
-    raise error
-
-
 def curves(study: optuna.Study) -> dict[str, dict[int, float]]:
     """Validation accuracy by epoch of every candidate that was trained, as far as it came."""
     return {
@@ -497,12 +434,6 @@ def curves(study: optuna.Study) -> dict[str, dict[int, float]]:
 def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
     for name, value in attributes.items():
         trial.set_user_attr(name, value)
-
-
-def _rounded_up(value: float) -> float:
-    """The next whole number; below 1000 the next of three digits."""
-    step = 1.0 if value >= 100 else 10.0 ** (math.floor(math.log10(value)) - 2)
-    return float(f"{math.ceil(value / step) * step:.10g}") if step < 1 else math.ceil(value)
 
 
 def _number(candidate_id: str) -> int:

@@ -129,8 +129,8 @@ def compress(
         epochs=epochs,
         overrides=tuple(overrides or ()),
     )
-    from kdnas_ray.adapter import NoneKeeps
     from kdnas_ray.driver import search as run_search
+    from kdnas_ray.feasible import NoneKeeps
 
     def work() -> Any:
         try:

@@ -13,9 +13,9 @@ import ray
 import torch
 from torch import nn
 
-from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import Resources, SearchConfig
 from kdnas_ray.environment import cache_folder
+from kdnas_ray.feasible import check_constraints
 from kdnas_ray.hardware.costs import Costs, cost_function, missing_function, teacher_costs
 from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_measurable

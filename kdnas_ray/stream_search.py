@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import SearchConfig
+from kdnas_ray.feasible import check_constraints
 from kdnas_ray.hardware.costs import cost_function, missing_function
 from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.hardware.measuring import check_measurable

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_ray import tracking
-from kdnas_ray.adapter import check_constraints
 from kdnas_ray.analysis.pareto import rank_candidates
 from kdnas_ray.config import SearchConfig
+from kdnas_ray.feasible import check_constraints
 from kdnas_ray.hardware.costs import Costs, cost_function
 from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.objectives import UNSUPPORTED, limits

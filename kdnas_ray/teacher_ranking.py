@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from kdnas_ray.adapter import check_constraints
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import cache_folder
+from kdnas_ray.feasible import check_constraints
 from kdnas_ray.hardware.costs import Costs, cost_function, teacher_costs
 from kdnas_ray.hardware.lookup import by_name
 from kdnas_ray.objectives import excess, limits

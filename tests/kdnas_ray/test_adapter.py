@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
-from sessions import RUNGS, Widths, costs_of
+from sessions import RUNGS, Widths
 
-from kdnas_ray.adapter import FAILURES, REJECTIONS, NoneKeeps, Sieve, candidate_seed, check_constraints, curves
+from kdnas_ray.adapter import FAILURES, REJECTIONS, Sieve, candidate_seed, curves
 from kdnas_ray.runs import read_jsonl
 from search_spaces import Architecture, RunError
 from trainables.candidate import Candidate
@@ -501,40 +501,6 @@ def test_candidate_seed_when_numbers_or_seeds_differ_then_differs_and_else_repea
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert candidate_seed(3, 4) == candidate_seed(3, 4)
-
-
-def test_check_constraints_when_some_architecture_keeps_them_then_is_silent():
-    widths = iter([9, 8, 3])
-    check_constraints(lambda: Architecture.of({"width": next(widths)}), costs_of, {"params": 300.0})
-    check_constraints(lambda: Architecture.of({"width": 9}), costs_of, {})
-
-
-def test_check_constraints_when_none_does_then_names_the_closest_in_the_worst_number():
-    widths = iter([9, 5, 4, 6] * 50)
-    with pytest.raises(NoneKeeps) as caught:
-        check_constraints(lambda: Architecture.of({"width": next(widths)}), costs_of, {"params": 390, "flops": 2000})
-    assert caught.value.tight == {"params": (390, 400), "flops": (2000, 4000)}
-    assert caught.value.exit_code == 2
-    assert "none of 200 architectures" in caught.value.problem
-    assert caught.value.problem.endswith("the closest: params 400 (at most 390), flops 4,000 (at most 2,000)")
-    assert caught.value.value == {"params": 390, "flops": 2000}
-
-
-@pytest.mark.parametrize(("lacks", "remedy"), [("gelu", "choices that it can run"), ("memory", "smaller choices")])
-def test_check_constraints_when_the_device_lacks_something_then_names_it_and_no_other_bound(lacks, remedy):
-    def costs(architecture: Architecture) -> dict[str, float]:
-        return {"latency_ms/mine": 1.0, "unsupported/mine": 1.0}
-
-    bounds = {"latency_ms/mine": 5.0, "unsupported/mine": 0.0}
-    with pytest.raises(NoneKeeps) as caught:
-        check_constraints(
-            lambda: Architecture.of({"width": 3}), costs, bounds, missing=lambda architecture: {"mine": (lacks,)}
-        )
-    error = caught.value
-    assert (error.field, error.value, error.tight) == ("devices", "mine", {})
-    assert lacks in error.problem
-    assert "latency" not in str(error)
-    assert remedy in error.remedy
 
 
 def test_rejection_when_a_device_lacks_an_operator_then_its_reason_names_it(session):
