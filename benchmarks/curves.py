@@ -21,8 +21,9 @@ from record import tell
 from scipy.optimize import least_squares
 
 from kdnas_ray.extrapolation import LEAST_ERROR, forecast
+from kdnas_ray.promotion import promotable
 from kdnas_ray.runs import read_jsonl
-from kdnas_ray.schedulers import ASHA, Extrapolate, Past
+from kdnas_ray.schedulers import ASHA, Extrapolate, Past, PromotingASHA
 
 WORKERS = 2
 TOP = 3
@@ -65,6 +66,40 @@ def replayed(curves: np.ndarray, settings: Any, seed: int) -> dict[str, float]:
             del running[chosen]
         elif scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
             del running[chosen]
+    return outcome(curves, kept, spent)
+
+
+def promoted(curves: np.ndarray, settings: PromotingASHA, seed: int) -> dict[str, float]:
+    """The same where candidates wait at rungs."""
+    rng, rungs = random.Random(seed), settings.rungs()
+    new, waiting, running, kept, spent = list(range(len(curves))), [], [], [], 0
+    reached: dict[str, list[dict[str, float]]] = {}
+    rng.shuffle(new)
+    while True:
+        while len(running) < WORKERS:
+            name = promotable(reached, waiting, rungs, settings.reduction_factor)
+            if name is not None:
+                waiting.remove(name)
+            elif new:
+                name = str(new.pop())
+                reached[name] = []
+            else:
+                break
+            running.append(name)
+        if not running:
+            return outcome(curves, kept, spent)
+        name = running.pop(rng.randrange(len(running)))
+        until = next(rung for rung in rungs if rung > len(reached[name]))
+        spent += until - len(reached[name])
+        reached[name] = [{"epoch": e, "val_accuracy": a} for e, a in enumerate(curves[int(name)][:until], start=1)]
+        if until == rungs[-1]:
+            kept.append(int(name))
+        else:
+            waiting.append(name)
+
+
+def outcome(curves: np.ndarray, kept: Sequence[int], spent: int) -> dict[str, float]:
+    """What was spent, and how good those are that were trained in full."""
     ends = curves[:, -1]
     best, bar = ends[kept].max(), np.sort(ends)[-TOP]
     return {
@@ -120,13 +155,18 @@ def main() -> None:
             "asha, grace 3": ASHA(epochs, 3),
             "asha, grace 3, factor 2": ASHA(epochs, 3, 2),
             "asha, grace 6, factor 2": ASHA(epochs, 6, 2),
+            "asha-promote, grace 1": PromotingASHA(epochs, 1),
+            "asha-promote, grace 3": PromotingASHA(epochs, 3),
+            "asha-promote, grace 3, factor 2": PromotingASHA(epochs, 3, 2),
+            "asha-promote, grace 6, factor 2": PromotingASHA(epochs, 6, 2),
             "extrapolate": Extrapolate(epochs),
             "extrapolate, every epoch": Extrapolate(epochs, every_epochs=1),
             "extrapolate, every epoch, confidence 0.2": Extrapolate(epochs, every_epochs=1, confidence=0.2),
             "extrapolate, every epoch, top 1": Extrapolate(epochs, every_epochs=1, top=1),
         }
         for name, settings in choices.items():
-            found = [replayed(curves, settings, seed) for seed in range(words.orders)]
+            replay = promoted if isinstance(settings, PromotingASHA) else replayed
+            found = [replay(curves, settings, seed) for seed in range(words.orders)]
             means = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
             rows.append({"run": run.name, "scheduler": name, **means, "worst rank": max(one["rank"] for one in found)})
         errors += [
