@@ -78,6 +78,8 @@ def promoted(curves: np.ndarray, settings: PromotingASHA, seed: int) -> dict[str
     while True:
         while len(running) < WORKERS:
             name = promotable(reached, waiting, rungs, settings.reduction_factor)
+            if name is None and not (new or running or kept):
+                name = promotable(reached, waiting, rungs, 1.0)  # as a search does that has nobody at the end
             if name is not None:
                 waiting.remove(name)
             elif new:
