@@ -61,6 +61,7 @@ class Journal:
         self._begin = time.perf_counter()
         self._costs: dict[str, Mapping[str, float]] = {}
         self._started_s: dict[str, float] = {}
+        self._handed_s: dict[str, float] = {}  # the last time, where a candidate is handed out again
         self._sent: dict[str, int] = {}
         self._last_step: dict[str, tuple[Any, Any]] = {}
         for row in read_jsonl(run / "candidates.jsonl"):
@@ -74,7 +75,7 @@ class Journal:
 
     def started(self, candidate: Candidate, costs: Mapping[str, float], reported: int = 0) -> None:
         """A candidate was handed to Ray Tune; `reported` epochs of it were written down in an earlier session."""
-        self._costs[candidate.id] = costs
+        self._costs[candidate.id], self._handed_s[candidate.id] = costs, self.search_s()
         self._started_s.setdefault(candidate.id, self.search_s())
         self.progress.running += 1
         if candidate.id in self._sent:  # its worker died and it goes on in another
@@ -134,7 +135,7 @@ class Journal:
         if "time_this_iter_s" in result and self._last_step.get(candidate.id) != step:  # Tune may tell the last again
             self._last_step[candidate.id] = step
             worker, saving = f"{result['hostname']}:{result['pid']}", result.get("save_s", 0.0)
-            ago = self.search_s() - self._started_s[candidate.id]
+            ago = self.search_s() - self._handed_s[candidate.id]
             self.work.stepped(worker, result["time_this_iter_s"], saving, ago)
 
     def rejected(self, candidate: Candidate, costs: Mapping[str, float], reason: str) -> None:
