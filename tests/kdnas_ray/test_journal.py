@@ -159,3 +159,42 @@ def test_candidate_when_suspended_then_no_longer_runs_and_has_no_line(journal, r
 )
 def test_flat_when_data_is_nested_then_has_dotted_keys(data, expected):
     assert flat(data) == expected
+
+
+def step(trial: str, iteration: int, pid: int = 1, seconds: float = 0.0, save_s: float = 0.0) -> dict:
+    """What Ray Tune hands on of a step, as far as the journal reads it."""
+    where = {"trial_id": trial, "training_iteration": iteration, "hostname": "here", "pid": pid}
+    return where | {"time_this_iter_s": seconds, "save_s": save_s}
+
+
+def test_steps_when_reported_then_are_counted_once_and_kept_for_the_next_session(journal, run, candidate, curve):
+    kept = journal()
+    kept.started(candidate(), COSTS)
+    kept.stepped(candidate(), step("a", 1, seconds=2.0, save_s=0.5))
+    kept.stepped(candidate(), step("a", 1, seconds=2.0, save_s=0.5))  # Tune tells the last once more where it stops
+    kept.stepped(candidate(), step("a", 2, seconds=1.0))
+    kept.stepped(candidate(), {})  # a worker that died reports nothing
+    kept.ended(candidate(), "complete", curve(0.5), 2.5)
+    again = journal()
+    assert (again.work.steps_s, again.work.saving_s) == (3.0, 0.5)
+    again.started(candidate(1), COSTS)
+    again.stepped(candidate(1), step("b", 1, pid=2, seconds=1.0))
+    assert again.work.steps_s == 4.0
+
+
+def test_steps_when_a_candidate_is_handed_out_again_then_only_that_wait_is_a_workers_start(
+    journal, candidate, monkeypatch
+):
+    now = [0.0]
+    kept = journal()
+    monkeypatch.setattr(kept, "search_s", lambda: now[0])
+    kept.started(candidate(), COSTS)
+    now[0] = 6.0
+    kept.stepped(candidate(), step("a", 1, seconds=1.0))
+    assert kept.work.starting_s == 5.0
+    kept.suspended()
+    now[0] = 100.0
+    kept.started(candidate(), COSTS, reported=1)
+    now[0] = 103.0
+    kept.stepped(candidate(), step("b", 1, pid=2, seconds=1.0))
+    assert kept.work.starting_s == 7.0
