@@ -150,6 +150,7 @@ class StudyAdapter(Searcher):
         """Close the candidates that wait at a rung; nobody goes on any more."""
         while self._paused:
             _, opened = self._paused.popitem()
+            self.journal.progress.waiting = len(self._paused)
             self.journal.started(opened.candidate, opened.costs, len(opened.curve))
             self._end(opened.candidate, "pruned", opened.curve, opened.train_s, None)
 
@@ -167,6 +168,7 @@ class StudyAdapter(Searcher):
             opened = self._waiting.popleft()
         elif (name := self._promoted()) is not None:
             opened = self._paused.pop(name)
+            self.journal.progress.waiting = len(self._paused)
             self._created -= 1  # it was counted when it began
         elif self._trials is not None and self._created >= self._trials:
             return self._nothing_new()
@@ -238,6 +240,7 @@ class StudyAdapter(Searcher):
             self._on_rung(candidate, curve)
             self._trial(candidate).set_user_attr("train_s", train_s)
             self._paused[candidate.id] = replace(opened, curve=curve, train_s=train_s)
+            self.journal.progress.waiting = len(self._paused)
             self.journal.suspended()
         else:
             self._on_rung(candidate, curve)

@@ -269,12 +269,12 @@ def draw(
 
     if out.suffix != ".svg":
         raise KdnasError("a drawing is an SVG file", field="--out", value=str(out), remedy="name it ….svg")
-    if out.exists():
-        raise KdnasError("exists already", field="--out", value=str(out), remedy="choose another file, or remove it")
     words = settings or []
     chosen, architecture = (
         candidate_of(Path(what), words) if means_run(what) else chosen_architecture(what, words, seed)
     )
+    if out.exists():
+        raise KdnasError("exists already", field="--out", value=str(out), remedy="choose another file, or remove it")
     drawing = svg(chosen, architecture)
     try:
         with out.open("x", encoding="utf8") as file:
@@ -444,6 +444,8 @@ def sync(run: Run) -> None:
 
     sent = tracking.sync(run, run_config(run).tracking)
     typer.echo(f"{sent} records sent")
+    if count := tracking.refused(run):
+        typer.echo(f"{count} records were refused for good; {run / tracking.REFUSED} holds them with the reason")
 
 
 @teacher_app.command("train")
@@ -551,9 +553,10 @@ def _finish(work: Any) -> None:
     console.print(headline(summary), markup=False)
     if len(summary["objectives"]) > 1 and summary["front"]:
         names = ", ".join(summary["front"][:20]) + (", …" if len(summary["front"]) > 20 else "")
-        console.print(
-            f"Pareto front of {', '.join(summary['objectives'])}, the most accurate first: {names}", markup=False
+        title = (
+            f"Pareto front of {', '.join(summary['objectives'])} among those trained in full, the most accurate first"
         )
+        console.print(f"{title}: {names}", markup=False)
     tau = summary.get("kendall_tau")
     if tau is not None:
         console.print(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from kdnas_ray.kept_config import keep_config, run_config
 from kdnas_ray.live import Narrator
 from kdnas_ray.objectives import objective
 from kdnas_ray.prefilter import make_scores, make_sieve
-from kdnas_ray.prepare import RESERVE, Plan, check_folder, free_folder, knowledge, teacher_folder
+from kdnas_ray.prepare import RESERVE, Plan, ask, check_folder, free_folder, obtain_teachers, teacher_folder
 from kdnas_ray.report import write_report
 from kdnas_ray.results import SearchResult
 from kdnas_ray.runs import (
@@ -54,7 +55,7 @@ from trainables.alignment import speaks
 from trainables.candidate import Candidate
 from trainables.distill import Distill
 from trainables.evaluators.base import Prepared
-from trainables.evaluators.table import TableTrial
+from trainables.evaluators.table import Table, TableTrial
 from trainables.files import replace_text
 from trainables.incremental import StreamTrial
 from trainables.teachers import Teacher, save_teacher
@@ -131,6 +132,13 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
     run = Path(run)
     require_run(run)
     config = run_config(run, [] if top is None else [f"retrain.top={top}"])
+    if isinstance(config.evaluator, Table):
+        raise KdnasError(
+            "nothing is trained where results are looked up",
+            field="evaluator",
+            value="table",
+            remedy="search without the table to get networks",
+        )
     return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
@@ -195,7 +203,10 @@ def _phases(
         if stop.reason == "interrupt":
             raise Interrupted
 
-    teachers, bank = knowledge(made, run, say)
+    with spending(run, "teacher"):
+        teachers = obtain_teachers(made, run, say)
+    with spending(run, "bank"):
+        bank = ask(made, teachers, say)
     teacher = teachers[0]
     _keep_teachers(run, teachers, made)
     config, metric = made.config, made.config.task.metric_name
@@ -214,7 +225,9 @@ def _phases(
     guess = results.guessing(config.task.targets, len(made.data.classes))
     if speaks(teacher.model) and teacher.val_accuracy < guess:
         narrator.say("Warning: this teacher is hardly better than guessing; students have little to learn from it.")
+    begin = time.perf_counter()
     with in_store(run, made, bank, teacher, arm) as (shared, reference):
+        spend(run, "ray", time.perf_counter() - begin)
         if searching:
             with spending(run, "evaluator"):
                 prepared = prepare_evaluator(run, made, shared, reference, say, stop)
@@ -241,7 +254,9 @@ def _stream_phases(
     # No teacher yet: each student becomes one.
     views = {"augmentation": config.task.augmentation, "views": config.bank.views, "seed": config.seed}
     bank = banks.without_teacher(made.data.train, **views)
+    begin = time.perf_counter()
     with in_store(run, made, bank, None, arm) as (_, reference):
+        spend(run, "ray", time.perf_counter() - begin)
         if searching:
             _search_phase(run, made, None, StreamTrial, reference, narrator, stop, (), None)
         if stop.reason == "interrupt":
@@ -343,8 +358,10 @@ def _search_phase(
                 scheduler = config.scheduler.make()
                 replay(scheduler, rungs, curves(study))
                 _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
+            if stop.reason != "interrupt":
+                adapter.end_paused()
         journal.save_time()
-    if stop.reason != "interrupt":
+    elif stop.reason != "interrupt":
         adapter.end_paused()
     if adapter.exhausted:
         narrator.say("The search ends here: nothing new is proposed that keeps the constraints.")
@@ -486,6 +503,8 @@ def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> 
     if sender is None:
         return
     left = tracking.drain(run, sender, DRAIN_S)
+    if count := tracking.refused(run):
+        narrator.say(f"MLflow refused {count} records; {run / tracking.REFUSED} holds them with the reason.")
     if left:
         narrator.say(f"MLflow has not taken {left} records yet; they are kept in {run}. `kdnas sync {run}` sends them.")
 
@@ -493,4 +512,4 @@ def _close_tracking(run: Path, status: str, sender: Any, narrator: Narrator) -> 
 def _command() -> str:
     # The address of a tracking server may hold a password.
     words = [re.sub(r"//[^/@\s]+@", "//", word) for word in sys.argv[1:]]
-    return " ".join(["kdnas", *words]) if Path(sys.argv[0]).name in ("kdnas", "__main__.py") else "search()"
+    return shlex.join(["kdnas", *words]) if Path(sys.argv[0]).name in ("kdnas", "__main__.py") else "search()"

@@ -184,6 +184,16 @@ def _check_form(form: str, int8: bool, mlflow: bool) -> None:
         )
 
 
+def _no_student(run: Path) -> KdnasError:
+    problem = "it holds no best student (best/), because none was retrained in full"
+    remedy = f"run `kdnas retrain {run}` first"
+    if read_summary(run).get("evaluator") == "table":
+        problem, remedy = "results were looked up in a table, so there are no weights", "search without the table"
+    elif read_summary(run).get("status") != "finished":
+        remedy = f"the search has not ended: run `kdnas resume {run}` first"
+    return KdnasError(problem, field="RUN", value=str(run), remedy=remedy)
+
+
 def _chosen(run: Path, candidate: str | None) -> tuple[str, Path, dict[str, Any], dict[str, Any]]:
     """Name, folder, line of candidates.jsonl and line of retrained.jsonl of the student that is exported."""
     ranked = [row["id"] for row in finalists(run)]
@@ -194,12 +204,7 @@ def _chosen(run: Path, candidate: str | None) -> tuple[str, Path, dict[str, Any]
             best = json.loads((run / "best" / "candidate.json").read_text(encoding="utf8"))
             return best["id"], run / "best", best, best["retrained"]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise KdnasError(
-                "it holds no best student (best/), because none was retrained in full",
-                field="RUN",
-                value=str(run),
-                remedy=f"run `kdnas retrain {run}` first",
-            ) from error
+            raise _no_student(run) from error
     if candidate not in kept:
         known = "was not retrained in full" if candidate in rows else "no such candidate in this run"
         there = f"weights are kept of {', '.join(kept)}" if kept else "weights are kept of no candidate"

@@ -31,6 +31,7 @@ class Progress:
     workers: int = 1
     teacher_accuracy: float | None = None
     running: int = 0
+    waiting: int = 0  # at a rung, where nobody is stopped at once
     ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDED, 0))
     reached: dict[int, int] = field(default_factory=dict)
     stopped: dict[int, int] = field(default_factory=dict)

@@ -79,6 +79,7 @@ def line(progress: Progress) -> str:
     parts = [
         f"{progress.trained}/{progress.budget or '?'} candidates",
         f"{min(progress.running, progress.workers)} running",
+        f"{progress.waiting} wait at a rung" if progress.waiting else "",
         f"{ended['complete']} complete",
         f"{ended['pruned']} stopped early" + (f" ({stops})" if stops else ""),
         f"{ended['failed']} failed" if ended["failed"] else "",
@@ -121,12 +122,12 @@ def _best(progress: Progress) -> str:
 
 def _pace(progress: Progress) -> str:
     seconds = time.perf_counter() - progress.begin
-    done = progress.trained - progress.ended_before
+    done = progress.trained + progress.waiting - progress.ended_before
     if done == 0:
         return ""
     text = f"{60 * done / seconds:.0f} candidates a minute"
     left = []
-    if progress.budget is not None:
+    if progress.budget is not None and not progress.waiting:  # how many of those go on is not known yet
         left.append((progress.budget - progress.trained) * seconds / done)
     if progress.wall_budget_s is not None:
         left.append(progress.wall_budget_s - seconds)

@@ -7,6 +7,7 @@ a metric with the same value, step and time is stored once, and runs and models 
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 from kdnas_ray.runs import append_jsonl, parse_jsonl, read_config, read_jsonl
 from kdnas_ray.tracking import (
     OUTBOX,
+    REFUSED,
     TrackingSettings,
     progress,
     sending,
@@ -34,7 +36,6 @@ POLL_S = 1.0
 LONGEST_WAIT_S = 30.0
 CANDIDATE = "kdnas.candidate"
 MODEL = "kdnas.model"
-REFUSED = "tracking_refused.jsonl"
 RUN_STATES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
 Record = Mapping[str, Any]
@@ -154,7 +155,7 @@ class Sender:
         else:
             self.client.update_run(self.parent, status="RUNNING")
         known = self.client.get_run(self.parent).data.params
-        texts = {name: _text(value) for name, value in record["params"].items()}
+        texts = {_key(name): _text(value) for name, value in record["params"].items()}
         new = [Param(name, value) for name, value in texts.items() if name not in known]
         for begin in range(0, len(new), 100):
             self.client.log_batch(self.parent, params=new[begin : begin + 100])
@@ -176,8 +177,8 @@ class Sender:
                 parts = {f"{name}.json": record[name] for name in ("architecture", "recipe")}
                 with _folder(parts) as folder:
                     self.client.log_artifacts(run_id, folder)
-                params += [Param(name, _text(value)) for name, value in record["params"].items()]
-                metrics += [Metric(name, value, when, 0) for name, value in record["metrics"].items()]
+                params += [Param(_key(name), _text(value)) for name, value in record["params"].items()]
+                metrics += [Metric(_key(name), value, when, 0) for name, value in record["metrics"].items()]
             elif record["type"] == "rung":
                 for point in record["curve"]:
                     values = {name: value for name, value in point.items() if name != "epoch" and value is not None}
@@ -358,6 +359,11 @@ def _exported(candidate: str) -> Iterator[None]:
 
 def _note(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def _key(name: str) -> str:
+    """The name as MLflow takes it; decisions of a user's own space may be called anything."""
+    return re.sub(r"[^\w.\-/ :]+", "_", name)
 
 
 def _refused(error: Exception) -> bool:

@@ -23,7 +23,6 @@ from kdnas_ray.hardware.stages import mean_shares, worthwhile
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
-from kdnas_ray.spent import spending
 from kdnas_ray.stream_settings import groups_of
 from kdnas_ray.suits import check_kind, check_labels, check_targets
 from kdnas_ray.teacher_checks import check_teachers, check_views
@@ -227,26 +226,30 @@ def _built(config: SearchConfig, index: int, data: Data) -> nn.Module:
 
 def knowledge(made: Plan, run: Path, say: Say) -> tuple[list[Teacher], Bank]:
     """The trained teachers and their bank, from the run folder or the cache where they are known already."""
+    teachers = obtain_teachers(made, run, say)
+    return teachers, ask(made, teachers, say)
+
+
+def obtain_teachers(made: Plan, run: Path, say: Say) -> list[Teacher]:
+    """The trained teachers, from the run folder or the cache where they are known already."""
     config, data = made.config, made.data
     labelled = int(known(data.train.labels).sum())
     if labelled < len(data.train):
         say(f"Training samples: {labelled:,} labelled, {len(data.train) - labelled:,} unlabelled")
     cache = cache_folder(config.bank.cache)
     teachers: list[Teacher] = []
-    with spending(run, "teacher"):
-        for index, settings in enumerate(config.teachers):
-            previous, seed = (teachers[-1] if teachers else None), config.seed + index
-            teachers.append(
-                _own_teacher(teacher_folder(run, index), say)
-                or obtain(settings, data, config.task, seed=seed, cache=cache, say=say, previous=previous)
-            )
-    with spending(run, "bank"):
-        return teachers, _bank(made, teachers, cache, say)
+    for index, settings in enumerate(config.teachers):
+        previous, seed = (teachers[-1] if teachers else None), config.seed + index
+        teachers.append(
+            _own_teacher(teacher_folder(run, index), say)
+            or obtain(settings, data, config.task, seed=seed, cache=cache, say=say, previous=previous)
+        )
+    return teachers
 
 
-def _bank(made: Plan, teachers: Sequence[Teacher], cache: Path, say: Say) -> Bank:
+def ask(made: Plan, teachers: Sequence[Teacher], say: Say) -> Bank:
     """What the teachers say of every sample, from the cache where it is known."""
-    config, data = made.config, made.data
+    config, data, cache = made.config, made.data, cache_folder(made.config.bank.cache)
     augmentation, views = config.task.augmentation, config.bank.views
     digests = [teacher.digest for teacher in teachers]
     key = banks.digest(

@@ -221,9 +221,10 @@ def _on_devices(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str
 
 
 def _kept(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]) -> str:
-    size, than = _smaller(best, teacher)
     metric, plain = summary.get("metric") or "accuracy", summary.get("targets") == "values"
     named = "" if metric == "accuracy" else f"{metric} "
+    whose = "the table's best" if summary.get("evaluator") == "table" else "its teacher"
+    size, than = _smaller(best, teacher, whose)
     own, theirs = best.get("test_accuracy"), teacher.get("accuracy")
     if own is None:
         return f"{best['id']} reaches {named}{score(best['val_accuracy'], None, plain)} on validation, {size}{than}."
@@ -235,11 +236,12 @@ def _kept(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]
             f"{best['id']} reaches {reached} on test, {size}{than}; its teacher is hardly better than guessing ({at})."
         )
     elif metric != "accuracy":
-        text = f"{best['id']}: {reached} on test, its teacher {at}, {size}{than}."
+        text = f"{best['id']}: {reached} on test, {whose} {at}, {size}{than}."
     elif own > theirs:
-        text = f"{best['id']} is more accurate than its teacher ({reached} against {at}), {size}."
+        text = f"{best['id']} is more accurate than {whose} ({reached} against {at}), {size}."
     else:
-        text = f"{best['id']} keeps {own / theirs:.1%} of its teacher's test accuracy ({reached} of {at}), {size}."
+        of = f"{whose}'s" if whose == "its teacher" else whose
+        text = f"{best['id']} keeps {own / theirs:.1%} of {of} test accuracy ({reached} of {at}), {size}."
     without = best.get("test_accuracy_without_kd")
     if without is not None:
         text += f" The same student without KD: {score(without, None, plain)}."
@@ -261,8 +263,8 @@ def guessing(targets: str, classes: int) -> float:
     return min(1.5 / classes, 1 / classes + 0.05) if targets == "classes" else HARDLY
 
 
-def _smaller(best: dict[str, Any], teacher: dict[str, Any]) -> tuple[str, str]:
-    """How much smaller the student is, and than whom; its own size where its teacher's is not known."""
+def _smaller(best: dict[str, Any], teacher: dict[str, Any], whose: str) -> tuple[str, str]:
+    """How much smaller the student is, and than `whose`; its own size where its teacher's is not known."""
     other_input = str(teacher.get("name", "")).startswith("paired")  # FLOPs for one input would not compare
     names = ("params",) if other_input else ("params", "flops")
     known = [name for name in names if teacher.get(name) is not None]
@@ -270,7 +272,7 @@ def _smaller(best: dict[str, Any], teacher: dict[str, Any]) -> tuple[str, str]:
     parts = [_times(teacher[name] / best[name], *words[name][:2]) + words[name][2] for name in known]
     if not parts:
         return f"with {best['params']:,} parameters (its teacher's are not known)", ""
-    return " and ".join(parts), " than its teacher"
+    return " and ".join(parts), f" than {whose}"
 
 
 def _times(ratio: float, less: str, more: str) -> str:
@@ -333,7 +335,7 @@ def _trust(
     return {
         "kendall_tau": tau,
         "kendall_tau_n": len(best),
-        "rung_kendall_tau": rung_taus(rows, rungs, read_retrained(run)),
+        "rung_kendall_tau": rung_taus(rows, rungs, [] if looked_up else read_retrained(run)),
     }
 
 

@@ -4,7 +4,6 @@ import contextlib
 import random
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,7 +18,6 @@ from kdnas_ray.environment import ray_session
 from kdnas_ray.live import Narrator
 from kdnas_ray.prepare import Plan, needed_bytes, plan
 from kdnas_ray.runs import read_state, write_state
-from kdnas_ray.spent import spend
 from kdnas_ray.stream_search import StreamPlan, plan_stream
 from kdnas_ray.table_search import plan_table
 from search_spaces import sample
@@ -60,7 +58,6 @@ def in_store(
         arm: puts this process's handlers of Ctrl-C and SIGTERM back, see `interrupts`.
     """
     config, data = made.config, made.data
-    begin = time.perf_counter()
     room = needed_bytes(bank, [data.validation.images, data.test.images])
     with ray_session(config.resources.workers, config.resources.cpu, room):
         if made.online and teacher is not None:
@@ -81,9 +78,7 @@ def in_store(
             channels_last=channels_last(run, made),
             stream=made.stream if isinstance(made, StreamPlan) else None,
         )
-        reference = ray.put(shared)
-        spend(run, "ray", time.perf_counter() - begin)
-        yield shared, reference
+        yield shared, ray.put(shared)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from search_spaces.errors import KdnasError, RunError, first_line
 from trainables.files import replace_text
 
 OUTBOX = "tracking.jsonl"
+REFUSED = "tracking_refused.jsonl"
 DEFAULT_DATABASE = "mlflow.db"
 SQLITE = "sqlite:///"
 
@@ -154,6 +155,12 @@ def pending(run: Path) -> int:
     with path.open("rb") as file:
         file.seek(progress(run, read_tracking(run).get("store", "")).get("offset", 0))
         return file.read().count(b"\n")
+
+
+def refused(run: Path) -> int:
+    """Number of records that a store refused for good; they are kept in `tracking_refused.jsonl`."""
+    path = run / REFUSED
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def ui(settings: TrackingSettings, *, host: str, port: int) -> int:

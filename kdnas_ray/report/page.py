@@ -117,6 +117,8 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "architecture": architecture_words(best["architecture"]) if best else None,
         "drawing": _drawing(chosen.space, best["architecture"]) if best and chosen else None,
         "facts": search_words(summary),
+        "looked_up": summary.get("evaluator") == "table",
+        "on_devices": any("/" in name for name in beyond_size(facts["objectives"] or [], facts["constraints"] or {})),
         "parts": (parts := profile(run)),
         "parts_s": sum(part.seconds for part in parts) or 1.0,
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),

@@ -6,8 +6,10 @@ from typing import Any
 from kdnas_ray.journal import flat
 from kdnas_ray.objectives import UNSUPPORTED
 from kdnas_ray.objectives import number as exact
+from trainables.recipe import Recipe
 
 Pairs = list[tuple[str, str]]
+TRAINING = ("optimizer", "learning_rate", "weight_decay", "batch_size")
 SETTINGS = ("task", "space", "sampler", "evaluator", "prefilter", "scheduler")
 
 
@@ -24,7 +26,10 @@ def recipe_words(recipe: Mapping[str, Any]) -> Pairs:
     steady = temperature["schedule"] == "constant"
     course = f"{start:.3g} throughout" if steady else f"{start:.3g} to {end:.3g}, {temperature['schedule']}"
     pairs.append(("temperature", course))
-    return pairs + [(name.replace("_", " "), number(value)) for name, value in flat(rest).items()]
+    # Of the rest only what was chosen: most of it is about kinds of search that this one is not.
+    usual = Recipe().to_json()
+    chosen = {name: value for name, value in rest.items() if name in TRAINING or value != usual.get(name)}
+    return pairs + [(name.replace("_", " "), number(value)) for name, value in flat(chosen).items()]
 
 
 def architecture_words(architecture: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -62,7 +67,8 @@ def search_words(summary: Mapping[str, Any]) -> Pairs:
         pairs.append(("wall time", ", ".join(f"{duration(value)} {what}" for value, what in parts if value)))
     if "utilisation" in known and "workers" in known:
         pairs.append(("utilisation", f"{known['utilisation']:.0%} of {known['workers']} workers in training loops"))
-    pairs += [(name, str(known[name])) for name in SETTINGS if name in known]
+    shown = [name for name in SETTINGS if name in known and not (name == "task" and known.get("evaluator") == "table")]
+    pairs += [(name, str(known[name])) for name in shown]
     if known.get("objectives"):
         pairs.append(("objectives", ", ".join(map(str, known["objectives"]))))
     bounds = known.get("constraints") or {}

@@ -82,7 +82,7 @@ class _CmaEsSampler(CmaEsSampler):
     ) -> dict[str, Any]:
         """Optuna's, with stopped candidates estimated and rejected ones as bad as the worst."""
         self._history.read(study, asking=trial.number)
-        return super().sample_relative(as_complete(study, self._history), trial, search_space)
+        return super().sample_relative(as_complete(study, self._history, search_space), trial, search_space)
 
 
 def _has_number(around: Around, seed: int) -> bool:

@@ -1,7 +1,7 @@
 """What do the trials of a study say? Read from the study alone, so that resuming and several workers need no code."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +51,7 @@ class History:
     """
 
     def __init__(self, constraints: Callable[[FrozenTrial], Sequence[float]]) -> None:
-        self._constraints = constraints
+        self.constraints = constraints
         self._ended: dict[int, Ended | None] = {}
         self._order: list[tuple[Any, int]] = []
         self._known: dict[frozenset[str], set[tuple[str, ...]]] = {}
@@ -94,7 +94,7 @@ class History:
         steps = {step: _oriented(values, signs) for step, values in _curve(trial, names).items()}
         complete = trial.state == TrialState.COMPLETE
         scores = _oriented(trial.values, signs) if complete else steps[max(steps)] if steps else None
-        if trial.state == TrialState.FAIL or any(value > 0 for value in self._constraints(trial)):
+        if trial.state == TrialState.FAIL or any(value > 0 for value in self.constraints(trial)):
             scores = None
         elif scores is None or not np.isfinite(scores).all():
             return None
@@ -122,23 +122,25 @@ def fitness(scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def as_complete(study: optuna.Study, history: History) -> Any:
+def as_complete(study: optuna.Study, history: History, names: Iterable[str]) -> Any:
     """The study as a sampler of Optuna's should see it, which knows little of trials that were not completed.
 
     A stopped trial is complete with its estimated scores; one that broke a constraint is complete and as bad as the
-    worst. All else is the study's.
+    worst. Complete trials without all of the decisions `names` are left out, and those that another sampler proposed
+    know their constraints. All else is the study's.
     """
-    return _Completed(study, history)
+    return _Completed(study, history, frozenset(names))
 
 
 class _Completed:
-    def __init__(self, study: optuna.Study, history: History) -> None:
+    def __init__(self, study: optuna.Study, history: History, names: frozenset[str]) -> None:
         self._study = study
         scored = [ended.scores for ended in history.ended if ended.scores is not None]
         worst = tuple(np.min(scored, axis=0).tolist()) if scored else None
         known = [(ended.number, ended.scores or worst) for ended in history.ended]
         values = {number: _oriented(scores, _signs(study)) for number, scores in known if scores is not None}
-        self._trials = [_completed(trial, values) for trial in study.get_trials(deepcopy=False)]
+        trials = (_completed(trial, values, history.constraints) for trial in study.get_trials(deepcopy=False))
+        self._trials = [t for t in trials if t.state != TrialState.COMPLETE or names <= t.params.keys()]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -152,11 +154,19 @@ class _Completed:
         return self.get_trials(deepcopy, states)
 
 
-def _completed(trial: FrozenTrial, values: Mapping[int, Sequence[float]]) -> FrozenTrial:
-    if trial.state != TrialState.PRUNED or trial.number not in values:
-        return trial
-    trial = copy.copy(trial)
-    trial.state, trial.values = TrialState.COMPLETE, values[trial.number]
+def _completed(
+    trial: FrozenTrial,
+    values: Mapping[int, Sequence[float]],
+    constraints: Callable[[FrozenTrial], Sequence[float]],
+) -> FrozenTrial:
+    if trial.state == TrialState.PRUNED and trial.number in values:
+        trial = copy.copy(trial)
+        trial.state, trial.values = TrialState.COMPLETE, values[trial.number]
+    if trial.state == TrialState.COMPLETE and not trial.constraints:
+        trial = copy.copy(trial)
+        trial.system_attrs = dict(trial.system_attrs)
+        for index, value in enumerate(constraints(trial)):
+            trial.set_constraint(str(index), value)
     return trial
 
 

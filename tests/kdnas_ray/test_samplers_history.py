@@ -163,7 +163,7 @@ def test_a_study_seen_as_complete_holds_stopped_and_rejected_ones_with_values():
     told(study, 2.0, curve=(3.0, 2.0))
     told(study, None, curve=(5.0,), state=TrialState.PRUNED)
     told(study, None, state=TrialState.PRUNED, over=1.0)
-    seen = as_complete(study, read(study))
+    seen = as_complete(study, read(study), ())
     values = [trial.value for trial in seen.get_trials(states=(TrialState.COMPLETE,))]
     assert values == pytest.approx([2.0, 4.0, 4.0])
     assert [trial.state for trial in study.trials].count(TrialState.COMPLETE) == 1

@@ -182,7 +182,6 @@ def split_at(model: nn.Module, taps: Sequence[str]) -> list[nn.Sequential]:
         raise KdnasError(
             "its networks are no chain of stages",
             field="space",
-            value=type(model).__name__,
             remedy="choose a space whose networks are, such as resnet",
         )
     blocks: list[nn.Sequential] = []

@@ -176,8 +176,8 @@ def read_table(settings: Table, space: Space, epochs: int) -> Results:
     columns = settings.columns()
     test = settings.test or list(columns.values())[-1]
     wanted = {
+        test: "evaluator.test",
         **{name: f"evaluator.rungs.{epoch}" if epoch else "evaluator.metric" for epoch, name in columns.items()},
-        test: "evaluator.test" if settings.test else "evaluator.metric",
     }
     for name, field in wanted.items():
         lacking = [text for text, entry in entries.items() if not _numbers(entry.get(name))]
