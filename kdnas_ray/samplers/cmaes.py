@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from kdnas_ray.samplers.base import Around, Constraints, Draft, at_least, from_unit, several_objectives
-from kdnas_ray.samplers.history import History, as_complete
+from kdnas_ray.samplers.history import History, as_complete, of_all
 from search_spaces import KdnasError
 
 
@@ -82,7 +82,8 @@ class _CmaEsSampler(CmaEsSampler):
     ) -> dict[str, Any]:
         """Optuna's, with stopped candidates estimated and rejected ones as bad as the worst."""
         self._history.read(study, asking=trial.number)
-        return super().sample_relative(as_complete(study, self._history, search_space), trial, search_space)
+        seen = as_complete(study, self._history)
+        return super().sample_relative(seen, trial, of_all(search_space, seen))
 
 
 def _has_number(around: Around, seed: int) -> bool:

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from kdnas_ray.samplers.base import Around, Constraints, at_least
-from kdnas_ray.samplers.history import History, as_complete
+from kdnas_ray.samplers.history import History, as_complete, of_all
 
 
 @dataclass(frozen=True)
@@ -56,4 +56,5 @@ class _GPSampler(GPSampler):
     ) -> dict[str, Any]:
         """Optuna's, with stopped candidates estimated and rejected ones as bad as the worst."""
         self._history.read(study, asking=trial.number)
-        return super().sample_relative(as_complete(study, self._history, search_space), trial, search_space)
+        seen = as_complete(study, self._history)
+        return super().sample_relative(seen, trial, of_all(search_space, seen))

@@ -1,7 +1,7 @@
 """What do the trials of a study say? Read from the study alone, so that resuming and several workers need no code."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,25 +122,34 @@ def fitness(scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def as_complete(study: optuna.Study, history: History, names: Iterable[str]) -> Any:
+def as_complete(study: optuna.Study, history: History) -> Any:
     """The study as a sampler of Optuna's should see it, which knows little of trials that were not completed.
 
     A stopped trial is complete with its estimated scores; one that broke a constraint is complete and as bad as the
-    worst. Complete trials without all of the decisions `names` are left out, and those that another sampler proposed
-    know their constraints. All else is the study's.
+    worst; those that another sampler proposed know their constraints. All else is the study's.
     """
-    return _Completed(study, history, frozenset(names))
+    return _Completed(study, history)
+
+
+def of_all(ranges: Mapping[str, BaseDistribution], seen: Any) -> dict[str, BaseDistribution]:
+    """The decisions that every complete trial of `as_complete` took.
+
+    Optuna finds those of its own complete trials, and a stopped or rejected one may have taken others. Leaving that
+    trial out instead would have the sampler propose it again and again.
+    """
+    complete = seen.get_trials(states=(TrialState.COMPLETE,))
+    return {name: found for name, found in ranges.items() if all(name in trial.params for trial in complete)}
 
 
 class _Completed:
-    def __init__(self, study: optuna.Study, history: History, names: frozenset[str]) -> None:
+    def __init__(self, study: optuna.Study, history: History) -> None:
         self._study = study
         scored = [ended.scores for ended in history.ended if ended.scores is not None]
         worst = tuple(np.min(scored, axis=0).tolist()) if scored else None
         known = [(ended.number, ended.scores or worst) for ended in history.ended]
         values = {number: _oriented(scores, _signs(study)) for number, scores in known if scores is not None}
-        trials = (_completed(trial, values, history.constraints) for trial in study.get_trials(deepcopy=False))
-        self._trials = [t for t in trials if t.state != TrialState.COMPLETE or names <= t.params.keys()]
+        trials = study.get_trials(deepcopy=False)
+        self._trials = [_completed(trial, values, history.constraints) for trial in trials]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)

@@ -275,8 +275,22 @@ def test_record_when_mlflow_refuses_it_for_good_then_is_kept_apart_and_the_other
     assert parent_of(client).info.status == "FINISHED"
     assert len(children_of(client)) == 4
     (kept,) = read_jsonl(run / "tracking_refused.jsonl")
+    assert tracking.refused(run) == 1
     assert kept["record"]["test_accuracy"] == "much"
     assert kept["reason"]
+
+
+def test_names_when_mlflow_does_not_take_them_then_are_sent_under_ones_that_it_takes(run, searched, store, client):
+    """A user's own space may call a decision anything, and `any` of a composition makes names with brackets."""
+    odd = {"stage2.block[basic|inverted]": "basic", "größe/a b": 3}
+    data = {"id": "c0009", "seed": 1, "architecture": odd, "recipe": {}}
+    searched()
+    tracking.append(run, {"type": "candidate_started", "params": odd, "metrics": {"params": 1.0, "a|b": 2.0}, **data})
+    sync(run, store)
+    sent = children_of(client)["c0009"].data
+    assert sent.params["stage2.block_basic_inverted_"] == "basic"
+    assert sent.metrics["a_b"] == 2.0
+    assert tracking.refused(run) == 0
 
 
 def test_store_when_another_is_named_then_gets_the_whole_run_and_the_first_keeps_its_own(

@@ -327,7 +327,7 @@ def test_report_when_several_objectives_are_searched_then_ranks_by_their_front(s
     text = page_of(searched).text
     # c0002 is beaten in both by c0001
     assert text.index("1 c0000 complete") < text.index("2 c0001 complete") < text.index("3 c0002 complete")
-    assert "On the Pareto front of val_accuracy, params, the most accurate first: " in text
+    assert "On the Pareto front of val_accuracy, params among those trained in full, the most accurate first: " in text
     assert page_of(searched).text.count(" yes ") >= 1
 
 

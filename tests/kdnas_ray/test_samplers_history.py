@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from kdnas_ray.samplers.base import fits, from_unit, to_unit
-from kdnas_ray.samplers.history import History, as_complete, fitness
+from kdnas_ray.samplers.history import History, as_complete, fitness, of_all
 
 RANGES = [
     CategoricalDistribution(("a", None, True, 1)),
@@ -163,8 +163,26 @@ def test_a_study_seen_as_complete_holds_stopped_and_rejected_ones_with_values():
     told(study, 2.0, curve=(3.0, 2.0))
     told(study, None, curve=(5.0,), state=TrialState.PRUNED)
     told(study, None, state=TrialState.PRUNED, over=1.0)
-    seen = as_complete(study, read(study), ())
+    seen = as_complete(study, read(study))
     values = [trial.value for trial in seen.get_trials(states=(TrialState.COMPLETE,))]
     assert values == pytest.approx([2.0, 4.0, 4.0])
     assert [trial.state for trial in study.trials].count(TrialState.COMPLETE) == 1
     assert seen.direction == study.direction
+
+
+def test_decisions_that_a_rejected_trial_did_not_take_are_not_modelled():
+    study = optuna.create_study(direction="minimize")
+    ranges = {name: FloatDistribution(0, 1) for name in ("x", "kernel")}
+    study.add_trial(optuna.create_trial(params={"x": 0.5, "kernel": 0.25}, distributions=ranges, value=1.0))
+    assert list(of_all(ranges, as_complete(study, read(study)))) == ["x", "kernel"]
+    told(study, None, state=TrialState.PRUNED, over=1.0)
+    assert list(of_all(ranges, as_complete(study, read(study)))) == ["x"]
+
+
+def test_a_study_seen_as_complete_knows_the_constraints_of_trials_that_another_sampler_proposed():
+    study = optuna.create_study(direction="minimize")
+    told(study, 2.0, over=0.5)
+    assert not study.trials[0].constraints
+    (trial,) = as_complete(study, read(study)).get_trials()
+    assert list(trial.constraints.values()) == [0.5]
+    assert not study.trials[0].constraints
