@@ -139,10 +139,12 @@ def _search(state: Mapping[str, Any], train_s: float) -> list[Part]:
         return []
     training = min(train_s, work.steps_s - work.saving_s)  # a table's seconds of training are simulated
     preparing = work.steps_s - work.saving_s - training
-    idle = max(0.0, workers * wall_s - work.starting_s - work.steps_s)
+    # Before the first step all workers are starting, and none has said so yet.
+    starting = work.starting_s if work.steps_s else workers * wall_s
+    idle = max(0.0, workers * wall_s - starting - work.steps_s)
     busy = f"; meanwhile the driver drew proposals for {work.sampling_s:.1f} s and wrote for {work.writing_s:.1f} s"
     shares = (
-        ("starting", work.starting_s, "a worker's process, until its first step begins"),
+        ("starting", starting, "a worker's process, until its first step begins"),
         ("training", training, "training loops of the candidates, their validation included"),
         ("preparing", preparing, "building networks, taking up checkpoints, waiting for the measuring slot"),
         ("saving", work.saving_s, "checkpoints at rungs"),

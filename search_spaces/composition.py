@@ -90,6 +90,15 @@ class CompositionSpace:
         parts["head"] = nn.Sequential(*untapped)
         return TappedModel(parts, width, classes)
 
+    def parts(self, architecture: Architecture) -> dict[str, list[str]]:
+        """Every layer that is built, fixed ones too, with its block and options; for the drawing."""
+        decided = _decided(_items(self.layers), lambda name, _: architecture[name])
+        return {
+            item.name: [block, *(f"{name} {value}" for name, value in values.items())]
+            for item, block, values in decided
+            if block != "skip"
+        }
+
     def taps(self) -> tuple[str, ...]:
         """Names of the taps that every architecture of this space has, from input to output."""
         return (*(item.name for item in _items(self.layers) if item.tap), "penultimate", "logits")

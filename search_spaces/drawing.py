@@ -1,12 +1,13 @@
 """What does an architecture look like? A drawing as SVG text that needs nothing around it.
 
-A space with a method `graph(architecture)` is drawn as the graph that it gives (or as several, by name), any other
-as a chain of boxes, one for each group of decisions.
+A space with a method `graph(architecture)` is drawn as the graph that it gives (or as several, by name), one with a
+method `parts(architecture)` as a chain of those boxes (name to lines of text), any other as a chain of boxes, one for
+each group of decisions.
 """
 
 import html
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from search_spaces.base import Architecture, Space
 from search_spaces.cells import Graph
@@ -20,7 +21,8 @@ def svg(space: Space, architecture: Architecture) -> str:
     """Drawing of the architecture: an `<svg>` element, to write to a file or into a page."""
     graph = getattr(space, "graph", None)
     if graph is None:
-        blocks = [_chain(architecture)]
+        parts = getattr(space, "parts", _groups)
+        blocks = [_chain(parts(architecture))]
     else:
         found = graph(architecture)
         graphs = found if isinstance(found, Mapping) else {"": found}
@@ -38,12 +40,17 @@ def svg(space: Space, architecture: Architecture) -> str:
     )
 
 
-def _chain(architecture: Architecture) -> _Block:
-    """One box for each group of decisions (`stage1.width` belongs to `stage1`), from left to right."""
+def _groups(architecture: Architecture) -> dict[str, list[str]]:
+    """Decisions by what they belong to: `stage1.width` to `stage1`."""
     groups: dict[str, list[str]] = {}
     for name, value in architecture.items():
         group, dot, rest = name.partition(".")
         groups.setdefault(group if dot else "", []).append(f"{rest if dot else name} {value}")
+    return groups
+
+
+def _chain(groups: Mapping[str, Sequence[str]]) -> _Block:
+    """A box for each group, from left to right."""
     height = _LINE * (1 + max((len(lines) for lines in groups.values()), default=0)) + 12.0
     x, elements = 0.0, []
     for group, lines in groups.items():

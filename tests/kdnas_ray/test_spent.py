@@ -46,6 +46,11 @@ def test_search_phase_is_divided_among_workers_and_adds_up_to_its_wall_time(run)
     assert "drew proposals for 0.5 s" in profile(run)[-1].what
 
 
+def test_search_that_ended_before_any_step_was_starting_its_workers(run):
+    searched(run, workers=2, wall_s=20.0, work=Work(), train_s=0.0)
+    assert seconds(run) == {"starting": 20.0, "training": 0.0, "preparing": 0.0, "saving": 0.0, "idle": 0.0}
+
+
 def test_simulated_seconds_of_training_are_not_taken_for_real_ones(run):
     searched(run, workers=1, wall_s=3.0, work=Work(steps_s=1.0), train_s=5000.0)
     assert seconds(run)["training"] == 1.0

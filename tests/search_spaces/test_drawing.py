@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from search_spaces import Architecture, DARTSSpace, NASBench201Space, ResNetSpace, sample
+from search_spaces.composition import CompositionSpace
 from search_spaces.drawing import svg
 
 NAME = "{http://www.w3.org/2000/svg}"
@@ -82,6 +83,21 @@ class Hostile:
         if name == "graph" and self.drawn_as_graph:
             return lambda architecture: {"<b>": [("<script>", ()), ("a & b", (0,))]}
         raise AttributeError(name)
+
+
+def test_composition_is_drawn_with_every_layer_that_is_built_and_no_other():
+    layers = [
+        {"name": "first", "block": "conv", "width": [4, 8]},
+        "max_pool",
+        {"name": "last", "width": 8, "any": ["basic", {"block": "inverted", "when": {"first.width": 8}}]},
+        {"block": "squeeze_excite", "when": {"first.width": 8}},
+    ]  # fmt: skip
+    space = CompositionSpace(layers)
+    small = next(a for seed in range(99) if (a := sample(space, random.Random(seed)))["first.width"] == 4)
+    large = next(a for seed in range(99) if (a := sample(space, random.Random(seed)))["first.width"] == 8)
+    assert {"first", "conv", "width 4", "max_pool", "last", "basic"} <= set(texts(svg(space, small)))
+    assert "squeeze_excite" not in texts(svg(space, small))
+    assert "squeeze_excite" in texts(svg(space, large))
 
 
 @pytest.mark.parametrize("drawn_as_graph", [False, True])
