@@ -189,7 +189,7 @@ def _no_student(run: Path) -> KdnasError:
     remedy = f"run `kdnas retrain {run}` first"
     if read_summary(run).get("evaluator") == "table":
         problem, remedy = "results were looked up in a table, so there are no weights", "search without the table"
-    elif read_summary(run).get("status") != "finished":
+    elif read_summary(run).get("status") not in ("finished", None):
         remedy = f"the search has not ended: run `kdnas resume {run}` first"
     return KdnasError(problem, field="RUN", value=str(run), remedy=remedy)
 
