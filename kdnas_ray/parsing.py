@@ -76,10 +76,26 @@ class Choice:
             entry = self._registry[name]
         except KdnasError as error:
             raise KdnasError(error.problem, field=self._field, value=name, remedy=error.remedy) from error
+        self._check_keys(name, entry, options)
         for option, choice in self._inside(entry).items():
             if option in options:
                 options[option] = choice.parse(options[option])
         return validated(entry, _listed(entry, options), self._field)
+
+    def _check_keys(self, name: str, entry: type, options: Mapping[str, Any]) -> None:
+        """Refuses an option that the entry lacks; `task.path=x` alone wants another task than the default."""
+        known = _keys(entry)
+        for option in options:
+            if known and option not in known:
+                path, others = f"{self._field}.{option}", [n for n, e in self._registry.items() if option in _keys(e)]
+                if not others:
+                    raise misspelt("unknown key", path, options[option], known, option)
+                raise KdnasError(
+                    f"unknown key of {name}",
+                    field=path,
+                    value=options[option],
+                    remedy=f"known to {', '.join(others)} ({self._field}={others[0]}); to {name}: {', '.join(known)}",
+                )
 
     def dump(self, value: Any) -> dict[str, Any]:
         """Name and options of the entry; `parse` takes it back."""

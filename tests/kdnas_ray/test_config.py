@@ -225,6 +225,13 @@ def test_key_when_misspelt_then_says_which_was_meant_and_which_are_known(data, f
     assert f"known: {suggestion}" in error.remedy or f", {suggestion}" in error.remedy
 
 
+def test_key_when_another_of_its_kind_has_it_then_names_that():
+    error = refusal({"task": {"path": "photos"}})
+    assert (error.field, error.problem, error.value) == ("task.path", "unknown key of digits", "photos")
+    assert error.remedy.startswith("known to images, ")
+    assert "(task=images); to digits: validation" in error.remedy
+
+
 def test_key_when_like_no_other_then_lists_the_known_ones():
     error = refusal({"zzz": 1})
     assert error.remedy == "known: " + ", ".join(DEFAULTS)
