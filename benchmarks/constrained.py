@@ -29,7 +29,9 @@ EARLY = 50
 Row = Mapping[str, Any]
 
 
-def configured(device: str, bound: float, aware: bool, sampler: str, trials: int, seed: int) -> SearchConfig:
+def configured(
+    device: str, bound: float, aware: bool, sampler: str, trials: int, epochs: int, seed: int
+) -> SearchConfig:
     """A search for accurate and fast students."""
     return read(
         {
@@ -38,6 +40,7 @@ def configured(device: str, bound: float, aware: bool, sampler: str, trials: int
             "constraints": {"latency_ms": bound} if aware else {},
             "sampler": sampler,
             "budget": {"trials": trials},
+            "scheduler": {"name": "asha", "max_epochs": epochs},
             "retrain": {"top": 0},
             "tracking": {"enabled": False},
             "seed": seed,
@@ -77,6 +80,7 @@ def main() -> None:
     parser.add_argument("--bound", type=float, default=10.0, help="milliseconds")
     parser.add_argument("--samplers", nargs="+", default=["nsga2", "tpe"])
     parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=27, help="of a candidate that is not stopped")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
@@ -84,8 +88,11 @@ def main() -> None:
     for sampler in chosen.samplers:
         for aware in (True, False):
             found = [
-                searched(configured(chosen.device, chosen.bound, aware, sampler, chosen.trials, seed), chosen.bound)
-                for seed in range(chosen.seeds)
+                searched(config, chosen.bound)
+                for config in (
+                    configured(chosen.device, chosen.bound, aware, sampler, chosen.trials, chosen.epochs, seed)
+                    for seed in range(chosen.seeds)
+                )
             ]
             volumes = [run["hypervolume"] for run in found]
             error = statistics.stdev(volumes) / len(volumes) ** 0.5 if len(volumes) > 1 else 0.0
@@ -99,7 +106,8 @@ def main() -> None:
                     "rejected, later": f"{statistics.mean(run['late'] for run in found):.0%}",
                 }
             )
-    tell(rows, chosen.out, device=chosen.device, bound=chosen.bound, trials=chosen.trials, seeds=chosen.seeds)
+    facts = {name: getattr(chosen, name) for name in ("device", "bound", "trials", "epochs", "seeds")}
+    tell(rows, chosen.out, **facts)
 
 
 if __name__ == "__main__":
