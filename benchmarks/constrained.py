@@ -11,6 +11,7 @@ are shares of all proposals, of the first 50 and of the rest.
 
 import argparse
 import contextlib
+import itertools
 import statistics
 import sys
 import tempfile
@@ -84,28 +85,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
+    found: dict[tuple[str, bool], list[dict[str, float]]] = {}
+    for seed in range(chosen.seeds):
+        for sampler, aware in itertools.product(chosen.samplers, (True, False)):
+            config = configured(chosen.device, chosen.bound, aware, sampler, chosen.trials, chosen.epochs, seed)
+            found.setdefault((sampler, aware), []).append(run := searched(config, chosen.bound))
+            print(f"seed {seed}, {sampler}, {'aware' if aware else 'filter'}: {run}", file=sys.stderr, flush=True)
     rows = []
-    for sampler in chosen.samplers:
-        for aware in (True, False):
-            found = [
-                searched(config, chosen.bound)
-                for config in (
-                    configured(chosen.device, chosen.bound, aware, sampler, chosen.trials, chosen.epochs, seed)
-                    for seed in range(chosen.seeds)
-                )
-            ]
-            volumes = [run["hypervolume"] for run in found]
-            error = statistics.stdev(volumes) / len(volumes) ** 0.5 if len(volumes) > 1 else 0.0
-            rows.append(
-                {
-                    "sampler": sampler,
-                    "search": "aware" if aware else "filter",
-                    "hypervolume": f"{statistics.mean(volumes):.3f} ± {error:.3f}",
-                    "within": f"{statistics.mean(run['within'] for run in found):.0%}",
-                    "rejected, first 50": f"{statistics.mean(run['early'] for run in found):.0%}",
-                    "rejected, later": f"{statistics.mean(run['late'] for run in found):.0%}",
-                }
-            )
+    for (sampler, aware), runs in found.items():
+        volumes = [run["hypervolume"] for run in runs]
+        error = statistics.stdev(volumes) / len(volumes) ** 0.5 if len(volumes) > 1 else 0.0
+        rows.append(
+            {
+                "sampler": sampler,
+                "search": "aware" if aware else "filter",
+                "hypervolume": f"{statistics.mean(volumes):.3f} ± {error:.3f}",
+                "within": f"{statistics.mean(run['within'] for run in runs):.0%}",
+                "rejected, first 50": f"{statistics.mean(run['early'] for run in runs):.0%}",
+                "rejected, later": f"{statistics.mean(run['late'] for run in runs):.0%}",
+            }
+        )
     facts = {name: getattr(chosen, name) for name in ("device", "bound", "trials", "epochs", "seeds")}
     tell(rows, chosen.out, **facts)
 
