@@ -1,5 +1,6 @@
 """How does a search run? The one place where Ray Tune is driven."""
 
+import contextlib
 import json
 import os
 import re
@@ -351,18 +352,15 @@ def _search_phase(
     deadline = None
     if config.budget.wall_s is not None:
         deadline = time.perf_counter() + max(0.0, config.budget.wall_s - journal.search_s())
-    if adapter.has_work():
-        with narrator.watch(progress):
-            # Once, and again only where a worker died after Tune had been told that there is nothing left to start.
-            while adapter.has_work() and stop.reason is None and adapter.error is None:
-                scheduler = config.scheduler.make()
-                replay(scheduler, rungs, curves(study))
-                _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
-            if stop.reason != "interrupt":
-                adapter.end_paused()
-        journal.save_time()
-    elif stop.reason != "interrupt":
-        adapter.end_paused()
+    with narrator.watch(progress) if adapter.has_work() else contextlib.nullcontext():
+        # Once, and again only where a worker died after Tune had been told that there is nothing left to start.
+        while adapter.has_work() and stop.reason is None and adapter.error is None:
+            scheduler = config.scheduler.make()
+            replay(scheduler, rungs, curves(study))
+            _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
+        if stop.reason != "interrupt":
+            adapter.end_paused()
+    journal.save_time()
     if adapter.exhausted:
         narrator.say("The search ends here: nothing new is proposed that keeps the constraints.")
     if adapter.error is not None:
