@@ -88,7 +88,8 @@ class Choice:
         for option in options:
             if known and option not in known:
                 path, others = f"{self._field}.{option}", [n for n, e in self._registry.items() if option in _keys(e)]
-                if not others:
+                close = difflib.get_close_matches(option, known, n=1, cutoff=0.8)
+                if close or not others:
                     raise misspelt("unknown key", path, options[option], known, option)
                 raise KdnasError(
                     f"unknown key of {name}",
