@@ -7,6 +7,7 @@ lies in a database and the run folder, from which a search is taken up again.
 
 import json
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from kdnas_ray.promotion import promotable
 from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
+from trainables.lineup import lineup
 from trainables.loop import Point
 
 STATES = {
@@ -91,7 +93,7 @@ class StudyAdapter(Searcher):
         scores: further numbers of a candidate that are known before training: proxies that are objectives.
         missing: what each device lacks for an architecture, by the device's name, for the reason of a rejection.
         promote: reduction factor of a scheduler whose candidates wait at rungs; None where nobody waits.
-        workers: candidates that may run at once where they wait, so that none is chosen before a worker is free.
+        workers: candidates that run at once; where they wait at rungs, none is chosen before one is free.
     """
 
     def __init__(
@@ -141,6 +143,9 @@ class StudyAdapter(Searcher):
             else:
                 self._waiting.append(opened)
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"] + len(self._paused)
+        self._handed = 0
+        first = workers if trials is None else min(workers, trials - self._created + len(self._waiting))
+        self.lineup = lineup((journal.run / "trials" / f".lineup-{time.time_ns()}").resolve(), first)
 
     def has_work(self) -> bool:
         """Whether there is a candidate left to train."""
@@ -184,7 +189,9 @@ class StudyAdapter(Searcher):
         self._known.setdefault(self._same(opened.candidate), opened.candidate.id)
         self._reported[opened.candidate.id] = len(opened.curve)
         self.journal.started(opened.candidate, opened.costs, len(opened.curve))
-        return {"candidate": opened.candidate.to_json(), "reported": len(opened.curve)}
+        given = {"candidate": opened.candidate.to_json(), "reported": len(opened.curve)}
+        self._handed += 1
+        return given | {"lineup": self.lineup} if self._handed <= self.lineup["workers"] else given
 
     def _used_up(self) -> bool:
         """Whether no new candidate will begin."""

@@ -360,6 +360,7 @@ def _search_phase(
             _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
         if stop.reason != "interrupt":
             adapter.end_paused()
+    shutil.rmtree(adapter.lineup["folder"], ignore_errors=True)
     journal.save_time()
     if adapter.exhausted:
         narrator.say("The search ends here: nothing new is proposed that keeps the constraints.")
@@ -375,7 +376,8 @@ def _tune(
     shared: ray.ObjectRef,
     ender: tune.Stopper,
 ) -> None:
-    # As many proposals ahead as there are workers: they start together, and none waits for the sampler.
+    # As many proposals ahead as there are workers: they start together, none waits for the sampler, and Tune, which
+    # keeps no more idle actors than trials that wait, ends none (a fresh one costs seconds).
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_workers(config))
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
     # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
@@ -388,7 +390,7 @@ def _tune(
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=config.resources.workers,
+            max_concurrent_trials=None if _slots(config) == _workers(config) else config.resources.workers,
         ),
         run_config=tune.RunConfig(
             name="search",
@@ -444,6 +446,12 @@ def _study(run: Path, config: SearchConfig, known: int, around: Around) -> optun
 
 
 def _workers(config: SearchConfig) -> int:
+    slots = _slots(config)
+    return min(slots, config.resources.workers or slots)
+
+
+def _slots(config: SearchConfig) -> int:
+    """Trials that Ray has room for."""
     total = ray.cluster_resources()
     slots = int(total.get("CPU", 0) / config.resources.cpu)
     if config.resources.gpu:
@@ -455,7 +463,7 @@ def _workers(config: SearchConfig) -> int:
             value={"cpu": config.resources.cpu, "gpu": config.resources.gpu},
             remedy=f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
         )
-    return min(slots, config.resources.workers or slots)
+    return slots
 
 
 def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from ray import tune
 from torch import nn
 
 from search_spaces import Architecture, Space
@@ -20,6 +19,7 @@ from trainables import slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
 from trainables.layout import to_channels_last
+from trainables.lineup import LinedUp
 from trainables.loop import DivergedError, Normalise, Point, Training, start, train
 from trainables.model_files import restore_training, save_training
 from trainables.stream import Stream
@@ -136,7 +136,7 @@ def taught_by_itself(shared: Shared, model: nn.Module) -> Shared:
     return replace(shared, bank=bank)
 
 
-class Distill(tune.Trainable):
+class Distill(LinedUp):
     """Trains a candidate from rung to rung; its checkpoint lies in the run folder, so any worker can go on.
 
     The configuration of a trial is `{"candidate": Candidate.to_json(), "reported": epochs}`, where `reported`

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from kdnas_ray.hardware.counting import count, count_model
+from kdnas_ray.hardware.counting import count, count_model, is_light
 from kdnas_ray.hardware.devices import DeviceProfile
 from kdnas_ray.hardware.few_shot import FewShot, check_fits
 from kdnas_ray.hardware.lookup import Device
@@ -37,14 +37,18 @@ def cost_function(
     for model in models.values():
         check_fits(model, space, shape)
     known: dict[Architecture, Costs] = {}
+    light = False  # the last architecture was, so the next one will be, or cost no harm
 
     def costs(architecture: Architecture) -> Costs:
+        nonlocal light
         if architecture not in known:
 
             def build() -> nn.Module:
                 return space.build(architecture, shape, classes)
 
-            found = {**count(build, shape), **on_devices(build, shape, devices)}
+            counts = count(build, shape, light=light)
+            light = is_light(counts)
+            found = {**counts, **on_devices(build, shape, devices)}
             for name, model in models.items():
                 found[f"latency_ms/{name}"] = float(model.latencies_ms([architecture])[0])
                 found[f"{UNSUPPORTED}/{name}"] = 0.0  # what was measured ran there

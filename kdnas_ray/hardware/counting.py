@@ -1,32 +1,48 @@
-"""How many parameters and FLOPs has a network? Counted on the meta device: nothing is computed."""
+"""How many parameters and FLOPs has a network? Counted on the meta device, where nothing is computed, or on zeros."""
 
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from search_spaces import Shape
 
+# Networks up to this size are counted faster by making and running them than on the meta device.
+LIGHT = {"params": 2e6, "flops": 1e8}
+FREE = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh)  # they count no FLOPs
 
-def count(build: Callable[[], nn.Module], shape: Shape) -> dict[str, int]:
+
+def count(build: Callable[[], nn.Module], shape: Shape, *, light: bool = False) -> dict[str, int]:
     """`params` and `flops` (floating point operations for one input: 2 for each multiply-add).
 
     Args:
         build: makes the network; called on the meta device, so it costs no memory.
         shape: (channels, height, width) of one input.
+        light: the network is known to be small (`is_light`): it is made and run on zeros instead, which then takes a
+            third of the time (NAS-Bench-201 5 ms against 13, a small residual network 4 against 9).
     """
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]) if light else torch.device("meta"):
         model = build().eval()
-        image = torch.empty(1, *shape)
+    image = torch.zeros(1, *shape, device="cpu" if light else "meta")
     params = sum(parameter.numel() for parameter in model.parameters())
-    without_norms(model)
-    return {"params": params, "flops": _counts(model, image)["flops"]}
+    _without(model, (nn.modules.batchnorm._BatchNorm, *FREE))
+    return {"params": params, "flops": _flops(model, image)}
+
+
+def is_light(counts: dict[str, int]) -> bool:
+    """Whether networks of such a size are counted faster by running them."""
+    return all(counts[name] <= most for name, most in LIGHT.items())
 
 
 def count_model(model: nn.Module, shape: Shape) -> dict[str, int]:
     """`params` and `flops` of an existing network, which is run once on zeros."""
-    return _counts(model.eval(), torch.zeros(1, *shape))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return {"params": params, "flops": _flops(model.eval(), torch.zeros(1, *shape))}
 
 
 def without_norms(model: nn.Module) -> None:
@@ -34,16 +50,36 @@ def without_norms(model: nn.Module) -> None:
 
     It becomes part of the convolution before it on every runtime; and on the meta device it takes most of the time.
     """
+    _without(model, (nn.modules.batchnorm._BatchNorm,))
+
+
+def _without(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            if isinstance(child, kinds):
                 setattr(module, name, nn.Identity())
 
 
-def _counts(model: nn.Module, image: torch.Tensor) -> dict[str, int]:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+class _Flops(TorchDispatchMode):
+    """Adds up what torch's own formulas say; its `FlopCounterMode` asks every operator for a decomposition too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is not None:
+            self.flops += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
+def _flops(model: nn.Module, image: torch.Tensor) -> int:
+    # Attention in one fused operator of the CPU has no formula; as matrix products it has.
+    attention = contextlib.nullcontext() if image.is_meta else sdpa_kernel(SDPBackend.MATH)
+    with torch.no_grad(), attention, _Flops() as counter:
         model(image)
-    return {
-        "params": sum(parameter.numel() for parameter in model.parameters()),
-        "flops": int(counter.get_total_flops()),
-    }
+    return counter.flops

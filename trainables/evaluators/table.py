@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from ray import tune
 
 from search_spaces import Architecture, KdnasError, Space, first_line, sample
 from search_spaces.notation import canonical, notation, parse
 from trainables.candidate import Candidate
+from trainables.lineup import LinedUp
 from trainables.loop import Point
 from trainables.tasks.base import Data, Split
 
@@ -294,7 +294,7 @@ def _numbers(value: Any) -> bool:
     return all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in values)
 
 
-class TableTrial(tune.Trainable):
+class TableTrial(LinedUp):
     """A candidate whose curve is looked up; the results of a step are those of `trainables.distill.Distill`."""
 
     def setup(self, config: dict[str, Any], shared: "SharedTable") -> None:

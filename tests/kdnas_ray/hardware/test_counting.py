@@ -1,11 +1,13 @@
 """Specification of `kdnas_ray.hardware.counting`: parameters and FLOPs of small networks, by hand."""
 
+import optuna
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from kdnas_ray.hardware.counting import count, count_model
-from search_spaces import Architecture, ResNetSpace
+from kdnas_ray.hardware.counting import count, count_model, is_light
+from search_spaces import SPACES, Architecture, ResNetSpace
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,29 @@ from search_spaces import Architecture, ResNetSpace
 def test_counts_when_computed_by_hand_then_agree(build, shape, params, flops):
     expected = {"params": params, "flops": flops}
     assert count(build, shape) == expected
+    assert count(build, shape, light=True) == expected
     assert count_model(build(), shape) == expected
+
+
+@pytest.mark.parametrize("name", list(SPACES))
+def test_counts_when_run_on_zeros_then_those_of_the_meta_device_and_of_torchs_own_counter(name):
+    space, shape = SPACES[name](), (1, 40, 40) if name == "speech" else (3, 32, 32)
+    architecture = space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask())
+    drawn = torch.random.get_rng_state()
+    counts = count(lambda: space.build(architecture, shape, 10), shape, light=True)
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert counts == count(lambda: space.build(architecture, shape, 10), shape)
+    with torch.device("meta"):
+        model, image = space.build(architecture, shape, 10).eval(), torch.empty(1, *shape)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    assert counts["flops"] == counter.get_total_flops()
+
+
+def test_light_when_a_student_is_small_then_so_and_a_big_network_is_not():
+    assert is_light({"params": 100_000, "flops": 10_000_000})
+    assert not is_light({"params": 100_000, "flops": 4_000_000_000})
+    assert not is_light({"params": 25_000_000, "flops": 10_000_000})
 
 
 def test_counts_when_a_resnet_of_one_block_then_agree_with_the_sum_of_its_layers():
