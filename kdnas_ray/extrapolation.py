@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from scipy.stats import t as student_t
+
+from kdnas_ray.pending import InOrder
 
 LEAST_ERROR = 1e-3  # added to every error, so that one without any has a logarithm
 # Few finished candidates may agree by chance: two more, made up, say that shares differ by a factor of e^0.5 = 1.6.
@@ -56,7 +58,7 @@ def log_error(accuracy: float) -> float:
     return float(np.log(1 - accuracy + LEAST_ERROR))
 
 
-class StopHopeless(FIFOScheduler):
+class StopHopeless(InOrder):
     """Stops a candidate at a rung where it hardly can end above the best finished ones.
 
     Args:

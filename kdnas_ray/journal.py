@@ -19,6 +19,7 @@ from kdnas_ray.spent import Work
 from trainables.candidate import Candidate
 from trainables.loop import Point
 
+SAVE_S = 1.0  # at most so much of a killed session's time is not counted
 ENDED = ("complete", "pruned", "failed", "rejected")
 
 
@@ -59,7 +60,7 @@ class Journal:
         self.rows: dict[str, dict[str, Any]] = {}
         state = read_state(run)
         self._earlier_s, self.work = state.get("search_wall_s", 0.0), Work.of(state)
-        self._begin = time.perf_counter()
+        self._begin = self._saved = time.perf_counter()
         self._costs: dict[str, Mapping[str, float]] = {}
         self._started_s: dict[str, float] = {}
         self._handed_s: dict[str, float] = {}  # the last time, where a candidate is handed out again
@@ -126,7 +127,8 @@ class Journal:
         self.progress.running -= 1
         self._count(row)
         tracking.append(self.run, self._end_record(row))
-        self.save_time()
+        if time.perf_counter() - self._saved > SAVE_S:
+            self.save_time()
         shutil.rmtree(self.run / "trials" / candidate.id, ignore_errors=True)  # its checkpoint
         return row
 
@@ -162,6 +164,7 @@ class Journal:
 
     def save_time(self) -> None:
         """Keep the time spent, so that a killed session counts too."""
+        self._saved = time.perf_counter()
         times = {"search_wall_s": self.search_s(), "work": self.work.to_json()}
         write_state(self.run, {**read_state(self.run), **times})
 

@@ -9,12 +9,13 @@ Source: Li 2020, A System for Massively Parallel Hyperparameter Tuning (MLSys), 
 
 from collections.abc import Mapping, Sequence
 
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
+from kdnas_ray.pending import InOrder
 from trainables.loop import Point
 
 
-class OneRung(FIFOScheduler):
+class OneRung(InOrder):
     """Ends every trial of Ray Tune after one rung; a candidate that goes on is a new trial, on any worker."""
 
     def on_trial_result(self, tune_controller: object, trial: object, result: Mapping[str, object]) -> str:

@@ -4,11 +4,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from kdnas_ray.extrapolation import StopHopeless
+from kdnas_ray.pending import InOrder, StartsPending
 from kdnas_ray.promotion import OneRung
 from search_spaces import KdnasError, Registry
+
+
+class _StoppingASHA(StartsPending, ASHAScheduler):
+    """Ray Tune's ASHA."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class ASHA:
 
     def make(self) -> TrialScheduler:
         """Ray Tune's scheduler, without history."""
-        return ASHAScheduler(
+        return _StoppingASHA(
             time_attr="epoch",
             metric="val_accuracy",
             mode="max",
@@ -140,7 +145,7 @@ class Full:
 
     def make(self) -> TrialScheduler:
         """Ray Tune's scheduler."""
-        return FIFOScheduler()
+        return InOrder()
 
 
 SCHEDULERS: Registry[type] = Registry(

@@ -1,7 +1,7 @@
 """How many parameters and FLOPs has a network? Counted on the meta device, where nothing is computed, or on zeros."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -80,6 +80,17 @@ class _Flops(TorchDispatchMode):
 def _flops(model: nn.Module, image: torch.Tensor) -> int:
     # Attention in one fused operator of the CPU has no formula; as matrix products it has.
     attention = contextlib.nullcontext() if image.is_meta else sdpa_kernel(SDPBackend.MATH)
-    with torch.no_grad(), attention, _Flops() as counter:
+    with torch.no_grad(), attention, _one_thread(), _Flops() as counter:
         model(image)
     return counter.flops
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    # One input is too little to share, and beside busy workers threads wait for each other (9 ms a network, not 2).
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
