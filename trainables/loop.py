@@ -6,7 +6,7 @@ The trainable, `retrain`, teacher training and the tests call this one loop.
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -230,16 +230,9 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
     recipe, epoch = training.recipe, training.epoch
     view = epoch % bank.views
     transforms = bank.transforms(view)
-    order = np.random.default_rng((training.seed, epoch)).permutation(len(bank))
-    if not (there := bank.useful(bool(recipe.terms))).all():
-        # Where nothing is to be learned of some samples the others come more often, and there is no step less.
-        order = np.resize(order[there[order]], len(order))
-    # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
-    parts = min(math.ceil(len(order) / recipe.batch_size), len(order) // 2)
-    batches = np.array_split(order, max(1, parts))
+    batches = epoch_batches(training, bank)
     total_steps = training.total_epochs * len(batches)
-    own = tuple(dict.fromkeys(tap for read in training.reads for tap in read.student))
-    theirs = tuple(dict.fromkeys(tap for read in training.reads for tap in read.teacher))
+    own, theirs = read_taps(training.reads)
     training.model.train()
     device = device_of(training.model)
     total = torch.zeros((), device=device)
@@ -247,41 +240,63 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
         step = epoch * len(batches) + index
         progress = step / max(total_steps - 1, 1)
         batch = bank.batch(indices, view, transforms, theirs).to(device)
-        losses, mutual = _losses(training, batch, task, normalise, progress, own)
+        images, model = normalise(batch.images), training.model
+        logits, seen = model.forward_taps(images, own) if own else (model(images), {})  # type: ignore[operator]
+        losses = weighed(training, batch, logits, seen, task, progress)
         if recipe.weighting == "meta" and recipe.terms and step % EVERY == 0:
             far = bank.batch(batches[(index + len(batches) // 2) % len(batches)], view, transforms).to(device)
-            _learn_weights(training, losses, far, task, normalise, recipe.learning_rate * _rate(step / total_steps))
+            _learn_weights(training, losses, far, task, normalise, recipe.learning_rate * rate(step / total_steps))
         loss = together(losses, training.projectors)
-        loss = loss if mutual is None else loss + mutual
+        if PEER in training.projectors:
+            peer = training.projectors[PEER]
+            loss = loss + _mutual(peer, recipe.mutual, logits, images, batch.labels, task)
         training.optimizer.zero_grad()
         loss.backward()
         clip(training.optimizer.parameters)
-        training.optimizer.step(recipe.learning_rate * _rate(step / total_steps))
+        training.optimizer.step(recipe.learning_rate * rate(step / total_steps))
         total += loss.detach()
     return float(total) / len(batches)
 
 
-def _losses(
-    training: Training,
-    batch: Batch,
-    task: Task,
-    normalise: Normalise,
-    progress: float,
-    taps: tuple[str, ...],
-) -> tuple[list[Tensor], Tensor | None]:
-    """What the recipe weighs, the labels first, and what mutual learning adds to it."""
-    recipe, model = training.recipe, training.model
-    images = normalise(batch.images)
-    logits, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
+def epoch_batches(training: Training, bank: Bank) -> list[np.ndarray]:
+    """Positions of the samples of each step of the next epoch."""
+    recipe = training.recipe
+    order = np.random.default_rng((training.seed, training.epoch)).permutation(len(bank))
+    if not (there := bank.useful(bool(recipe.terms))).all():
+        # Where nothing is to be learned of some samples the others come more often, and there is no step less.
+        order = np.resize(order[there[order]], len(order))
+    # A last batch of one sample has no variance for batch norm: spread the samples evenly instead.
+    parts = min(math.ceil(len(order) / recipe.batch_size), len(order) // 2)
+    return np.array_split(order, max(1, parts))
+
+
+def read_taps(reads: Iterable[Read]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Taps of the student, and of the teacher, that the terms read, each once."""
+    found = tuple(reads)
+    own = tuple(dict.fromkeys(tap for read in found for tap in read.student))
+    return own, tuple(dict.fromkeys(tap for read in found for tap in read.teacher))
+
+
+def weighed(
+    training: Training, batch: Batch, logits: Tensor, seen: Mapping[str, Tensor], task: Task, progress: float
+) -> list[Tensor]:
+    """What the recipe weighs, scalars, the labels first.
+
+    Args:
+        training: of the student.
+        batch: what it was asked.
+        logits: what it answered, `[B, K]`.
+        seen: its taps.
+        task: loss on the true labels.
+        progress: 0 at the first step, 1 at the last.
+    """
+    recipe = training.recipe
     hard = hard_loss(task, logits, batch.labels)
-    mutual = None
-    if PEER in training.projectors:
-        mutual = _mutual(training.projectors[PEER], recipe.mutual, logits, images, batch.labels, task)
     if not recipe.terms:
-        return [hard], mutual
+        return [hard]
     key = hash((training.seed, progress))  # numbers alone: the same in every process
     with _drawing(key, logits.device):  # losses that hide or draw do so from this seed
-        soft = distilled(
+        return distilled(
             hard,
             logits[:, : batch.logits.shape[2]],  # a teacher of earlier classes has no logit for later ones
             seen,
@@ -293,7 +308,6 @@ def _losses(
             size=training.size,
             targets=task.targets,
         )
-    return soft, mutual
 
 
 @contextlib.contextmanager
@@ -348,7 +362,8 @@ def _learn_weights(
     weights.learn(found)
 
 
-def _rate(progress: float) -> float:
+def rate(progress: float) -> float:
+    """Learning rate at `progress` (0 at the first step, 1 at the last) relative to its peak."""
     if progress < WARMUP:
         return max(progress, 0.01) / WARMUP
     return 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
