@@ -21,7 +21,7 @@ from record import tell
 from scipy.optimize import least_squares
 
 from kdnas_ray.extrapolation import LEAST_ERROR, forecast
-from kdnas_ray.promotion import promotable
+from kdnas_ray.promotion import Ladder
 from kdnas_ray.runs import read_jsonl
 from kdnas_ray.schedulers import ASHA, Extrapolate, Past, PromotingASHA
 
@@ -72,16 +72,18 @@ def replayed(curves: np.ndarray, settings: Any, seed: int) -> dict[str, float]:
 def promoted(curves: np.ndarray, settings: PromotingASHA, seed: int) -> dict[str, float]:
     """The same where candidates wait at rungs."""
     rng, rungs = random.Random(seed), settings.rungs()
-    new, waiting, running, kept, spent = list(range(len(curves))), [], [], [], 0
+    new, running, kept, spent = list(range(len(curves))), [], [], 0
     reached: dict[str, list[dict[str, float]]] = {}
+    ladder = Ladder(rungs, settings.reduction_factor)
     rng.shuffle(new)
     while True:
         while len(running) < WORKERS:
-            name = promotable(reached, waiting, rungs, settings.reduction_factor)
-            if name is None and not (new or running or kept):
-                name = promotable(reached, waiting, rungs, 1.0)  # as a search does that has nobody at the end
-            if name is not None:
-                waiting.remove(name)
+            found = ladder.next()
+            if not (found or new or running or kept):
+                found = ladder.next(factor=1.0)  # as a search does that has nobody at the end
+            if found:
+                name = found[0]
+                ladder.leave(name, reached[name])
             elif new:
                 name = str(new.pop())
                 reached[name] = []
@@ -97,7 +99,7 @@ def promoted(curves: np.ndarray, settings: PromotingASHA, seed: int) -> dict[str
         if until == rungs[-1]:
             kept.append(int(name))
         else:
-            waiting.append(name)
+            ladder.wait(name, reached[name])
 
 
 def outcome(curves: np.ndarray, kept: Sequence[int], spent: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from kdnas_ray.feasible import Missing
 from kdnas_ray.journal import Journal
 from kdnas_ray.objectives import LEARNED, UNSUPPORTED, costs_of, excess, over_text
-from kdnas_ray.promotion import promotable
+from kdnas_ray.promotion import Ladder
 from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -34,6 +34,7 @@ STATES = {
     "rejected": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+SAME = 10  # recipes in a row that were tried with an architecture already, before no more are drawn for it
 REJECTIONS = 300  # proposals in a row that break a constraint before the search is given up
 WORKER_DEATHS = 3  # of one candidate, after which it is the one to blame
 FAILURES = 5  # first candidates that all fail: then the fault is in the configuration, not in a candidate
@@ -94,6 +95,7 @@ class StudyAdapter(Searcher):
         missing: what each device lacks for an architecture, by the device's name, for the reason of a rejection.
         promote: reduction factor of a scheduler whose candidates wait at rungs; None where nobody waits.
         workers: candidates that run at once; where they wait at rungs, none is chosen before one is free.
+        recipes_each: recipes that are tried with each architecture that is proposed; a worker trains them as one.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class StudyAdapter(Searcher):
         missing: Missing = lambda architecture: {},
         promote: float | None = None,
         workers: int = 1,
+        recipes_each: int = 1,
     ) -> None:
         super().__init__(metric="val_accuracy", mode="max")
         self.study, self.journal, self.stop = study, journal, stop
@@ -134,28 +137,40 @@ class StudyAdapter(Searcher):
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
         self._sieve, self._scores, self._missing = sieve, scores, missing
         self._passed: deque[Opened] = deque()
-        self._promote, self._workers = promote, workers
+        self._workers, self._recipes_each = workers, recipes_each
+        self._ladder = Ladder(rungs, promote) if promote is not None else None
         self._paused: dict[str, Opened] = {}  # waits at a rung
+        self._mates: dict[str, list[Opened]] = {}  # of one that runs: its worker trains them too
+        self._trained: deque[Opened] = deque()  # by a worker that trained another, or ready to be
         self._waiting: deque[Opened] = deque()
+        for row in self.journal.rows.values():
+            if self._ladder is not None:
+                self._ladder.reached(row["id"], row["curve"] if row["state"] != "rejected" else ())
         for opened in self._reconcile():
-            if promote is not None and opened.curve:
-                self._paused[opened.candidate.id] = opened
+            if self._ladder is not None and opened.curve:
+                self._pause(opened)
             else:
                 self._waiting.append(opened)
-        self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"] + len(self._paused)
+        self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
+        self._created += len(self._paused) + len(self._waiting)
         self._handed = 0
         first = workers if trials is None else min(workers, trials - self._created + len(self._waiting))
         self.lineup = lineup((journal.run / "trials" / f".lineup-{time.time_ns()}").resolve(), first)
 
     def has_work(self) -> bool:
         """Whether there is a candidate left to train."""
-        return bool(self._waiting or self._passed or self._promoted()) or not self._used_up()
+        ready = self._waiting or self._mates or self._trained or self._passed or self._promoted()
+        return bool(ready) or not self._used_up()
 
     def end_paused(self) -> None:
         """Close the candidates that wait at a rung; nobody goes on any more."""
+        for opened in (*self._trained, *(mate for mates in self._mates.values() for mate in mates)):
+            if opened.curve:
+                self._pause(opened)
+        self._trained.clear()
+        self._mates.clear()
         while self._paused:
-            _, opened = self._paused.popitem()
-            self.journal.progress.waiting = len(self._paused)
+            opened = self._resume(next(reversed(self._paused)))
             self.journal.started(opened.candidate, opened.costs, len(opened.curve))
             self._end(opened.candidate, "pruned", opened.curve, opened.train_s, None)
 
@@ -167,29 +182,34 @@ class StudyAdapter(Searcher):
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.stop.reason is not None or self.error is not None:
             return Searcher.FINISHED
-        if self._promote is not None and len(self._running) >= self._workers:
+        if self._ladder is not None and len(self._running) >= self._workers:
             return None
-        if self._waiting:
+        mates: list[Opened] = []
+        if self._trained:
+            opened = self._trained.popleft()
+        elif self._waiting:
             opened = self._waiting.popleft()
-        elif (name := self._promoted()) is not None:
-            opened = self._paused.pop(name)
-            self.journal.progress.waiting = len(self._paused)
-            self._created -= 1  # it was counted when it began
+        elif names := self._promoted():
+            opened = self._resume(names[0])
+            alike = [n for n in names[1:] if self._paused[n].candidate.architecture == opened.candidate.architecture]
+            mates = [self._resume(name) for name in alike[: self._recipes_each - 1]]
         elif self._trials is not None and self._created >= self._trials:
             return self._nothing_new()
         else:
             # What an evaluator proposes needs no other judge.
-            ahead = self._sieve and self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            ahead = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             found = self._propose() if self._sieve is None or ahead else self._sifted(self._sieve)
             if found is None:
                 return self._nothing_new()
-            opened = found
-        self._created += 1
+            opened = self._begin(found)
+            mates = [] if ahead else self._beside(opened)
         self._running[trial_id] = opened
-        self._known.setdefault(self._same(opened.candidate), opened.candidate.id)
         self._reported[opened.candidate.id] = len(opened.curve)
         self.journal.started(opened.candidate, opened.costs, len(opened.curve))
         given = {"candidate": opened.candidate.to_json(), "reported": len(opened.curve)}
+        if mates:
+            self._mates[opened.candidate.id] = mates
+            given["mates"] = [mate.candidate.to_json() for mate in mates]
         self._handed += 1
         return given | {"lineup": self.lineup} if self._handed <= self.lineup["workers"] else given
 
@@ -199,19 +219,52 @@ class StudyAdapter(Searcher):
 
     def _nothing_new(self) -> str | None:
         """The end, unless one that runs may let another go on."""
-        return None if self._promote is not None and self._running else Searcher.FINISHED
+        return None if self._running and (self._ladder is not None or self._mates) else Searcher.FINISHED
 
-    def _promoted(self) -> str | None:
-        """A candidate that waits at a rung and goes on now."""
-        if self._promote is None or not self._paused:
-            return None
-        opened = {**self._paused, **{found.candidate.id: found for found in self._running.values()}}
-        reached = {name: found.curve for name, found in opened.items()}
-        reached |= {name: row["curve"] for name, row in self.journal.rows.items()}
-        name = promotable(reached, list(self._paused), self._rungs, self._promote)
-        if name is None and self._used_up() and not self._running and not self.journal.progress.ended["complete"]:
-            return promotable(reached, list(self._paused), self._rungs, 1.0)  # too few for anybody to be among the top
-        return name
+    def _promoted(self) -> list[str]:
+        """Candidates that wait at a rung and may go on now, best first."""
+        if self._ladder is None or not self._paused:
+            return []
+        names = self._ladder.next()
+        running = self._running or self._mates or self._trained
+        if not names and self._used_up() and not running and not self.journal.progress.ended["complete"]:
+            return self._ladder.next(factor=1.0)  # too few for anybody to be among the top
+        return names
+
+    def _pause(self, opened: Opened) -> None:
+        assert self._ladder is not None
+        self._paused[opened.candidate.id] = opened
+        self._ladder.wait(opened.candidate.id, opened.curve)
+        self.journal.progress.waiting = len(self._paused)
+
+    def _resume(self, name: str) -> Opened:
+        assert self._ladder is not None
+        opened = self._paused.pop(name)
+        self._ladder.leave(name, opened.curve)
+        self.journal.progress.waiting = len(self._paused)
+        return opened
+
+    def _begin(self, opened: Opened) -> Opened:
+        """Count a proposal that will be trained."""
+        self._created += 1
+        self._known.setdefault(self._same(opened.candidate), opened.candidate.id)
+        return opened
+
+    def _beside(self, opened: Opened) -> list[Opened]:
+        """Proposals of the same architecture with other recipes, as many as are wanted and found."""
+        left = math.inf if self._trials is None else self._trials - self._created
+        wanted = min(self._recipes_each - 1, left)
+        found: list[Opened] = []
+        while len(found) < wanted:
+            mate = self._propose(of=opened.candidate.architecture)
+            if mate is None:
+                break
+            found.append(self._begin(mate))
+        return found
+
+    def _hand_over(self, candidate: Candidate) -> None:
+        """Its worker is done with the mates of a candidate: each is handed out as a trial of its own."""
+        self._trained.extend(self._mates.pop(candidate.id, ()))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A candidate reached a rung and goes on."""
@@ -220,6 +273,7 @@ class StudyAdapter(Searcher):
         self.journal.stepped(opened.candidate, result)
         with self.journal.work.writing():
             self._on_rung(opened.candidate, opened.curve)
+        self._hand_over(opened.candidate)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A candidate ended: complete, stopped by the scheduler, failed, or interrupted."""
@@ -230,6 +284,7 @@ class StudyAdapter(Searcher):
         self.journal.stepped(opened.candidate, result)
         with self.journal.work.writing():
             self._ended(opened, result, error)
+        self._hand_over(opened.candidate)
         self._give_up_if_all_fail()
 
     def _ended(self, opened: Opened, result: Mapping[str, Any], error: bool) -> None:
@@ -243,11 +298,10 @@ class StudyAdapter(Searcher):
         elif self.stop.reason == "interrupt" and len(curve) < self._rungs[-1]:
             self._on_rung(candidate, curve)
             self.journal.suspended()
-        elif self._promote is not None and self.stop.reason is None and len(curve) < self._rungs[-1]:
+        elif self._ladder is not None and self.stop.reason is None and len(curve) < self._rungs[-1]:
             self._on_rung(candidate, curve)
             self._trial(candidate).set_user_attr("train_s", train_s)
-            self._paused[candidate.id] = replace(opened, curve=curve, train_s=train_s)
-            self.journal.progress.waiting = len(self._paused)
+            self._pause(replace(opened, curve=curve, train_s=train_s))
             self.journal.suspended()
         else:
             self._on_rung(candidate, curve)
@@ -264,11 +318,14 @@ class StudyAdapter(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore, see `save`."""
 
-    def _propose(self, sifting: bool = False) -> Opened | None:
+    def _propose(self, sifting: bool = False, of: Architecture | None = None) -> Opened | None:
+        """The sampler's next proposal that keeps the bounds and is new; `of` one architecture, if there soon is one."""
         if self.exhausted:
             return None
         closest: tuple[float, str] | None = None
-        for _ in range(REJECTIONS):
+        for _ in range(REJECTIONS if of is None else SAME):
+            if of is not None:
+                self.study.enqueue_trial(of.to_json())
             trial = self.study.ask()
             candidate = Candidate(
                 f"c{trial.number:04d}",
@@ -294,6 +351,8 @@ class StudyAdapter(Searcher):
             worst = max(over.values(), default=0.0)
             if closest is None or worst < closest[0]:
                 closest = (worst, reason)
+        if of is not None:
+            return None
         if closest is None or self._known:  # what keeps the constraints is known by now
             self.exhausted = True
             return None
@@ -375,7 +434,6 @@ class StudyAdapter(Searcher):
         candidate = opened.candidate
         deaths = self._deaths[candidate.id] = self._deaths.get(candidate.id, 0) + 1
         if deaths < WORKER_DEATHS:
-            self._created -= 1
             self._waiting.appendleft(opened)
             self.journal.suspended()
         else:
@@ -387,6 +445,8 @@ class StudyAdapter(Searcher):
     ) -> None:
         # The run folder first: if the process dies between the two, `_reconcile` tells the study.
         row = self.journal.ended(candidate, state, curve, train_s, reason)
+        if self._ladder is not None:
+            self._ladder.reached(candidate.id, curve)
         self._tell(row)
 
     def _tell(self, row: Mapping[str, Any]) -> None:

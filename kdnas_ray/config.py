@@ -188,6 +188,8 @@ class SearchConfig(_Section):
     prefilter: Prefilter | None = None
     """A cheap judge before any training; null to train all that is proposed."""
     sampler: Annotated[Any, Choice(SAMPLERS, "sampler", "tpe")] = Field(default="tpe", validate_default=True)
+    recipes_each: int = Field(strict=True, default=1, ge=1, le=64)
+    """Recipes tried with each architecture that is proposed; a worker trains these candidates as one where it pays."""
     scheduler: Annotated[Any, Choice(SCHEDULERS, "scheduler", "asha")] = Field(default="asha", validate_default=True)
     objectives: list[str] = ["val_accuracy"]
     """What is optimised, e.g. [val_accuracy] or [val_accuracy, params]; the first must be val_accuracy.
@@ -232,6 +234,9 @@ class SearchConfig(_Section):
             raise KdnasError("there is none", field="teachers", value=[], remedy="list at least one teacher")
         else:
             check_order(self.teachers)
+        if self.recipes_each > 1 and (self.stream is not None or isinstance(self.evaluator, Table)):
+            why = "a stream trains each candidate by itself" if self.stream is not None else "a table knows no recipes"
+            raise KdnasError(why, field="recipes_each", value=self.recipes_each, remedy="leave it out")
         self._name_in_full()
         self._check_objectives()
         return self

@@ -347,6 +347,7 @@ def _search_phase(
         missing=made.missing,
         promote=config.scheduler.reduction_factor if isinstance(config.scheduler, PromotingASHA) else None,
         workers=progress.workers,
+        recipes_each=config.recipes_each,
     )
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None

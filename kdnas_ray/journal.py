@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ class Journal:
         self.rows: dict[str, dict[str, Any]] = {}
         state = read_state(run)
         self._earlier_s, self.work = state.get("search_wall_s", 0.0), Work.of(state)
-        self._begin = self._saved = time.perf_counter()
+        self._begin, self._saved = time.perf_counter(), -math.inf
         self._costs: dict[str, Mapping[str, float]] = {}
         self._started_s: dict[str, float] = {}
         self._handed_s: dict[str, float] = {}  # the last time, where a candidate is handed out again

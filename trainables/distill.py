@@ -15,7 +15,7 @@ from torch import nn
 
 from search_spaces import Architecture, Space
 from trainables import bank as banks
-from trainables import slot
+from trainables import packed, slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
 from trainables.layout import to_channels_last
@@ -139,8 +139,11 @@ def taught_by_itself(shared: Shared, model: nn.Module) -> Shared:
 class Distill(LinedUp):
     """Trains a candidate from rung to rung; its checkpoint lies in the run folder, so any worker can go on.
 
-    The configuration of a trial is `{"candidate": Candidate.to_json(), "reported": epochs}`, where `reported`
-    (default 0) is how far an earlier session's reports came: the first step goes to the rung after it. A step
+    The configuration of a trial is `{"candidate": Candidate.to_json(), "reported": epochs, "mates": [candidate, …]}`.
+    `reported` (default 0) is how far an earlier session's reports came: the first step goes to the rung after it.
+    `mates` (default none) have the same architecture and stand at the same rung: the first step trains them beside the
+    candidate where that is faster, and leaves the checkpoint of each at the next rung, from which its own trial, later,
+    reports at once. A step
     returns `epoch`, `val_accuracy`, the whole `curve`, `train_s` so far and the step's own `save_s` (seconds in
     training loops and in saving); a candidate that cannot be trained returns `failure` (the reason) and ends,
     without costing the actor.
@@ -151,13 +154,15 @@ class Distill(LinedUp):
         torch.set_num_threads(shared.threads)
         self.shared = shared
         self.normalise = Normalise(shared.mean, shared.std)
+        self.pays: dict[tuple[Architecture, int], bool] = {}  # whether so many train faster as one
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next candidate in the same actor; a fresh actor would cost seconds."""
         self.candidate = Candidate.from_json(new_config["candidate"])
-        self.folder = Path(self.shared.checkpoints) / self.candidate.id
+        self.mates = [Candidate.from_json(mate) for mate in new_config.get("mates", ())]
         self.training: InTraining | None = None
+        self.kept = 0  # epoch of the checkpoint that lies there
         self.rung = sum(rung <= new_config.get("reported", 0) for rung in self.shared.rungs)
         return True
 
@@ -169,7 +174,10 @@ class Distill(LinedUp):
         try:
             if self.training is None:
                 self.training = self._open()
+                self.kept = self.training.epoch
             with slot.training():
+                if self.mates and isinstance(self.training, Training):
+                    self._train_beside(self.training, until)
                 curve = self._train(until)
         except DivergedError as error:
             return {"failure": str(error), "done": True}
@@ -178,7 +186,7 @@ class Distill(LinedUp):
         # A training taken up from a later rung reports the earlier rungs again, each with its own part.
         curve = curve[:until]
         last = until == self.shared.rungs[-1]
-        if not last and self.training.epoch == until:
+        if not last and self.training.epoch == until != self.kept:
             self._keep()
         return {
             "epoch": until,
@@ -204,16 +212,47 @@ class Distill(LinedUp):
         assert isinstance(self.training, Training)
         return train(self.training, shared.bank, shared.validation, shared.task, self.normalise, until)
 
+    def _train_beside(self, own: Training, until: int) -> None:
+        """The first step of a candidate with mates: all of them as one, unless that is slower or cannot be."""
+        shared, mates, self.mates = self.shared, self.mates, []
+        others = [open_training(shared, mate, shared.rungs[-1]) for mate in mates]
+        for mate, training in zip(mates, others, strict=True):
+            restore_training(self._folder(mate) / CHECKPOINT, training)
+        beside = [(mate, found) for mate, found in zip(mates, others, strict=True) if found.epoch == own.epoch < until]
+        trainings = [own, *(training for _, training in beside)]
+        what = (self.candidate.architecture, len(trainings))
+        try:
+            if what not in self.pays:
+                self.pays[what] = packed.pays(trainings, shared.bank)
+            if not self.pays[what]:
+                return
+            failed = packed.train_packed(trainings, shared.bank, shared.validation, shared.task, self.normalise, until)
+        except packed.UnpackableError as error:
+            logger.info("%s and its mates train one by one: %s", self.candidate.id, error)
+            self.pays[what] = False
+            return
+        for place, (mate, training) in enumerate(beside, start=1):
+            if place not in failed:
+                self._save(mate, training)
+        if 0 in failed:
+            raise failed[0]
+
     def _keep(self) -> None:
         assert self.training is not None
+        self._save(self.candidate, self.training)
+
+    def _save(self, candidate: Candidate, training: InTraining) -> None:
         begin = time.perf_counter()
         try:
-            save_training(self.folder / CHECKPOINT, self.training)
+            save_training(self._folder(candidate) / CHECKPOINT, training)
         except OSError as error:  # a full disk costs the way back to this rung, not the training itself
-            logger.warning("%s: no checkpoint after epoch %d (%s)", self.candidate.id, self.training.epoch, error)
-        self.save_s = time.perf_counter() - begin
+            logger.warning("%s: no checkpoint after epoch %d (%s)", candidate.id, training.epoch, error)
+        self.save_s += time.perf_counter() - begin
+
+    def _folder(self, candidate: Candidate) -> Path:
+        return Path(self.shared.checkpoints) / candidate.id
 
     def _open(self, folder: Path | None = None) -> InTraining:
         training = open_training(self.shared, self.candidate, self.shared.rungs[-1])
-        restore_training((folder or self.folder) / CHECKPOINT, training)
+        restore_training((folder or self._folder(self.candidate)) / CHECKPOINT, training)
         return training

@@ -178,7 +178,7 @@ class StreamTrial(Distill):
 
     def _open(self, folder: Path | None = None) -> InTraining:
         course = Course(self.shared, self.candidate, self.shared.rungs[-1])
-        restore_training((folder or self.folder) / CHECKPOINT, course)
+        restore_training((folder or self._folder(self.candidate)) / CHECKPOINT, course)
         return course
 
     def _train(self, until: int) -> Sequence[Point]:

@@ -37,6 +37,7 @@ from trainables.quantised import RANGES
 from trainables.tasks.base import Split, Task
 from trainables.terms import PEER, together
 
+TIMED_STEPS = 3
 PROBE = 4  # images on which the pack must answer as its students do
 CLOSE: Any = {"rtol": 1e-3, "atol": 1e-4, "equal_nan": True}
 
@@ -134,6 +135,32 @@ def train_packed(
             made.close()
         going = [index for index in going if index not in failed]
     return failed
+
+
+def pays(trainings: Sequence[Training], bank: Bank) -> bool:
+    """Whether one step of the pack takes less time than the steps of its students one by one, measured here on copies.
+
+    Loss and update are the same calls either way, so the networks alone are timed, forward and backward; the fastest
+    of each, for whatever else runs on the machine only ever adds time.
+
+    Raises:
+        UnpackableError: see `pack`.
+    """
+    models = [copy.deepcopy(training.model).train() for training in trainings]
+    single, device = copy.deepcopy(models[0]), device_of(models[0])
+    beside, _ = _side_by_side(models)
+    size = min(trainings[0].recipe.batch_size, len(bank))
+    images = torch.rand(size, *bank.shape, device=device)
+    timed = {1: (single, images), len(models): (beside.train(), images.repeat(1, len(models), 1, 1))}
+    best = dict.fromkeys(timed, math.inf)
+    for _ in range(TIMED_STEPS):
+        for students, (model, inputs) in timed.items():
+            begin = time.perf_counter()
+            model(inputs).square().mean().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best[students] = min(best[students], time.perf_counter() - begin)
+    return best[len(models)] < len(models) * best[1]
 
 
 def _epoch(made: Pack, bank: Bank, task: Task, normalise: Normalise) -> list[float]:

@@ -55,7 +55,7 @@ class Session:
     def ask(self, trial_id: str) -> Candidate:
         found = self.adapter.suggest(trial_id)
         assert isinstance(found, dict)
-        self.reported = found["reported"]
+        self.reported, self.given = found["reported"], found
         return Candidate.from_json(found["candidate"])
 
     def rows(self) -> dict[str, dict[str, Any]]:

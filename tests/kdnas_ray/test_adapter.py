@@ -496,6 +496,92 @@ def test_promotion_when_interrupted_then_what_ran_and_what_waited_stays_open(ses
     assert [trial.state for trial in opened.study.trials] == [TrialState.RUNNING] * 2
 
 
+def test_mates_when_an_architecture_has_several_recipes_then_its_worker_gets_them_and_each_has_a_trial(session, result):
+    opened = session(recipes_each=3, trials=4, workers=1)
+    first = opened.ask("a")
+    assert [mate["id"] for mate in opened.given["mates"]] == ["c0001", "c0002"]
+    assert all(mate["architecture"] == first.to_json()["architecture"] for mate in opened.given["mates"])
+    assert len({mate["recipe"]["alpha"] for mate in opened.given["mates"]} | {first.recipe.alpha}) == 3
+    assert opened.adapter.has_work()
+    opened.adapter.on_trial_result("a", result(0.5))  # by now the worker has trained all three
+    assert [opened.ask(name).id for name in ("b", "c")] == ["c0001", "c0002"]
+    assert "mates" not in opened.given
+    opened.adapter.on_trial_complete("b", result(0.4))
+    last = opened.ask("d")
+    assert last.id == "c0003"
+    assert "mates" not in opened.given  # no trial of the budget is left for one
+    for name in ("a", "c", "d"):
+        opened.adapter.on_trial_complete(name, result(0.5, 0.6, 0.7))
+    assert not opened.adapter.has_work()
+    assert sorted(opened.rows()) == ["c0000", "c0001", "c0002", "c0003"]
+
+
+def test_mates_when_their_worker_is_not_done_then_others_are_proposed_or_one_waits(session, result):
+    opened = session(recipes_each=2, trials=4, workers=2)
+    assert [opened.ask(name).id for name in ("a", "b")] == ["c0000", "c0002"]
+    assert opened.adapter.suggest("c") is None  # all are proposed, two are still in their worker's hands
+    opened.adapter.on_trial_complete("b", result(0.1))
+    assert opened.ask("c").id == "c0003"
+
+
+def test_mates_when_the_worker_dies_then_they_are_handed_out_all_the_same(session, result):
+    opened = session(recipes_each=2, trials=2)
+    opened.ask("a")
+    opened.adapter.on_trial_complete("a", None, error=True)
+    assert {opened.ask(name).id for name in ("b", "c")} == {"c0000", "c0001"}
+
+
+def test_mates_when_the_recipe_is_one_then_there_are_none(session, result):
+    opened = session(**(ONE_RECIPE | {"recipes_each": 4}))
+    opened.ask("a")
+    assert "mates" not in opened.given
+    assert not opened.adapter.exhausted
+
+
+def test_mates_when_resumed_then_every_one_is_still_trained(session, result):
+    opened = session(recipes_each=3, trials=3)
+    opened.ask("a")
+    again = session(recipes_each=3, trials=3)
+    assert [again.ask(name).id for name in ("a", "b", "c")] == ["c0000", "c0001", "c0002"]
+    assert again.adapter.suggest("d") == Searcher.FINISHED
+
+
+def test_mates_when_those_that_wait_have_one_architecture_then_they_go_on_together(session, result):
+    opened = session(promote=2.0, recipes_each=4, trials=4, workers=1)
+    opened.ask("a")
+    opened.adapter.on_trial_complete("a", result(0.9))
+    for name, accuracy in (("b", 0.8), ("c", 0.1), ("d", 0.2)):
+        opened.ask(name)
+        opened.adapter.on_trial_complete(name, result(accuracy))
+    assert opened.ask("e").id == "c0000"
+    assert [mate["id"] for mate in opened.given["mates"]] == ["c0001"]
+    opened.adapter.on_trial_complete("e", result(0.9, 0.9, 0.9))
+    assert (opened.ask("f").id, opened.reported) == ("c0001", 1)
+    opened.stop.reason = "budget"
+    opened.adapter.on_trial_complete("f", result(0.8, 0.8, 0.8))
+    opened.adapter.end_paused()
+    assert [opened.rows()[f"c000{number}"]["state"] for number in range(4)] == [
+        "complete",
+        "complete",
+        "pruned",
+        "pruned",
+    ]
+
+
+def test_mates_when_the_time_is_over_before_they_are_handed_out_then_what_they_reached_is_kept(session, result):
+    opened = session(promote=2.0, recipes_each=4, trials=4, workers=1)
+    opened.ask("a")
+    opened.adapter.on_trial_complete("a", result(0.9))
+    for name, accuracy in (("b", 0.8), ("c", 0.1), ("d", 0.2)):
+        opened.ask(name)
+        opened.adapter.on_trial_complete(name, result(accuracy))
+    opened.ask("e")
+    opened.stop.reason = "budget"
+    opened.adapter.on_trial_complete("e", result(0.9))
+    opened.adapter.end_paused()
+    assert {name: row["epochs"] for name, row in opened.rows().items()} == {f"c000{number}": 1 for number in range(4)}
+
+
 def test_candidate_seed_when_numbers_or_seeds_differ_then_differs_and_else_repeats():
     seeds = {candidate_seed(seed, number) for seed in range(5) for number in range(200)}
     assert len(seeds) == 1000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdnas_ray.promotion import promotable
+from kdnas_ray.promotion import Ladder
 
 RUNGS = (1, 3, 9)
 
@@ -13,6 +13,16 @@ def curve(epochs: int, value: float) -> list[dict[str, float]]:
 
 def at_first_rung(*values: float) -> dict[str, list[dict[str, float]]]:
     return {f"c{index}": curve(1, value) for index, value in enumerate(values)}
+
+
+def promotable(curves, waiting, rungs, factor):
+    """Who goes on next, of candidates as they stand."""
+    ladder = Ladder(rungs, factor)
+    for name, known in curves.items():
+        ladder.reached(name, known)
+    for name in waiting:
+        ladder.wait(name, curves[name])
+    return next(iter(ladder.next()), None)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, None), (2, None), (3, "c2"), (5, "c4")])
@@ -45,3 +55,21 @@ def test_nobody_goes_on_from_the_last_rung():
 def test_equals_go_on_in_the_order_in_which_they_began():
     curves = at_first_rung(0.5, 0.5, 0.5)
     assert promotable(curves, list(curves), RUNGS, 3.0) == "c0"
+
+
+def test_all_who_may_go_on_are_named_best_first():
+    ladder = Ladder(RUNGS, 2.0)
+    for name, known in at_first_rung(0.3, 0.1, 0.5, 0.4, 0.2, 0.0).items():
+        ladder.wait(name, known)
+    assert ladder.next() == ["c2", "c3", "c0"]
+    ladder.leave("c3", curve(1, 0.4))
+    assert ladder.next() == ["c2", "c0"]
+    assert ladder.next(factor=1.0) == ["c2", "c0", "c4", "c1", "c5"]
+
+
+def test_one_that_is_told_twice_counts_once():
+    ladder = Ladder(RUNGS, 3.0)
+    for _ in range(3):
+        ladder.reached("c0", curve(1, 0.5))
+    ladder.wait("c1", curve(1, 0.9))
+    assert ladder.next() == []
