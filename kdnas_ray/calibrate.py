@@ -290,8 +290,8 @@ def _train(
     say(f"Calibration: training {len(jobs)} of {len(candidates)} candidates in full, {epochs} epochs")
     resources = config.resources
     remote = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=2)(_train_one)
-    waiting = {remote.remote(shared, job, epochs): job for job in jobs}
-    for number, (job, row) in enumerate(as_they_end(waiting, stop, f"kdnas calibrate {run}"), start=1):
+    waiting = {remote.remote(shared, job, epochs): [job] for job in jobs}
+    for number, ([job], [row]) in enumerate(as_they_end(waiting, stop, f"kdnas calibrate {run}"), start=1):
         append_jsonl(run / "calibration.jsonl", row)
         failed = f", {job.candidate.id} failed: {row['failure']}" if "failure" in row else ""
         narrated = f"Calibration: {number} of {len(jobs)} trained{failed}"
@@ -299,8 +299,8 @@ def _train(
             say(narrated)
 
 
-def _train_one(shared: Shared, job: Job, epochs: int) -> Row:
-    return train_in_full(shared, job, epochs)[0]
+def _train_one(shared: Shared, job: Job, epochs: int) -> list[Row]:
+    return [train_in_full(shared, job, epochs)[0]]
 
 
 def _trained(run: Path, config: SearchConfig) -> list[Row]:

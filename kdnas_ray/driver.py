@@ -45,7 +45,7 @@ from kdnas_ray.runs import (
 from kdnas_ray.samplers import Around
 from kdnas_ray.samplers.foresight import foreseeing
 from kdnas_ray.schedulers import PromotingASHA, replay
-from kdnas_ray.session import Interrupted, in_store, interrupts, planned
+from kdnas_ray.session import Interrupted, in_store, interrupts, planned, slots, workers
 from kdnas_ray.spent import spend, spending
 from kdnas_ray.stream_search import StreamPlan, announcement
 from kdnas_ray.study import FILE, open_study
@@ -311,7 +311,7 @@ def _search_phase(
     progress = Progress(
         budget=config.budget.trials,
         rungs=rungs,
-        workers=_workers(config),
+        workers=workers(config),
         teacher_accuracy=reference,
     )
     journal = Journal(run, progress)
@@ -379,7 +379,7 @@ def _tune(
 ) -> None:
     # As many proposals ahead as there are workers: they start together, none waits for the sampler, and Tune, which
     # keeps no more idle actors than trials that wait, ends none (a fresh one costs seconds).
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_workers(config))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers(config))
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
     # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
     staging = tempfile.mkdtemp(prefix="kdnas-")
@@ -391,7 +391,7 @@ def _tune(
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=None if _slots(config) == _workers(config) else config.resources.workers,
+            max_concurrent_trials=None if slots(config) == workers(config) else config.resources.workers,
         ),
         run_config=tune.RunConfig(
             name="search",
@@ -444,27 +444,6 @@ def _study(run: Path, config: SearchConfig, known: int, around: Around) -> optun
         StudyDirection.MAXIMIZE if objective(name).maximise else StudyDirection.MINIMIZE for name in config.objectives
     ]
     return open_study(run, sampler, config.objectives, directions)
-
-
-def _workers(config: SearchConfig) -> int:
-    slots = _slots(config)
-    return min(slots, config.resources.workers or slots)
-
-
-def _slots(config: SearchConfig) -> int:
-    """Trials that Ray has room for."""
-    total = ray.cluster_resources()
-    slots = int(total.get("CPU", 0) / config.resources.cpu)
-    if config.resources.gpu:
-        slots = min(slots, int(total.get("GPU", 0) / config.resources.gpu))
-    if slots < 1:
-        raise RunError(
-            "no machine has room for one trial",
-            field="resources",
-            value={"cpu": config.resources.cpu, "gpu": config.resources.gpu},
-            remedy=f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
-        )
-    return slots
 
 
 def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:

@@ -1,6 +1,7 @@
 """How good are the best candidates really? Trained in full from scratch, with and without KD, scored on test."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +21,11 @@ from kdnas_ray.config import SearchConfig
 from kdnas_ray.objectives import costs_of
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import append_jsonl, read_jsonl
-from kdnas_ray.stream_search import MEASURES
+from kdnas_ray.session import workers
+from kdnas_ray.stream_search import MEASURES, StreamPlan
 from kdnas_ray.within import keeping
 from search_spaces import SPACES, RunError
-from trainables import slot
+from trainables import packed, slot
 from trainables.candidate import Candidate, checked_id
 from trainables.distill import Shared, open_training, taught_by_itself
 from trainables.files import whole_folder
@@ -196,7 +198,7 @@ def _run_jobs(
     resources = made.config.resources
     # The test split travels only now, when the search is over.
     test = ray.put(made.data.test)
-    remote = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=2)(_retrain_one)
+    remote = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=2)(_retrain)
     meta = {
         "space": {"name": SPACES.name_of(made.config.space), **asdict(made.config.space)},
         "shape": list(made.data.shape),
@@ -207,23 +209,39 @@ def _run_jobs(
         **more_meta(made.config.task.targets, made.data),
     }
     generations, folder = made.config.retrain.generations, str((run / "finalists").resolve())
-    waiting = {remote.remote(shared, test, job, epochs, generations, folder, meta): job for job in jobs}
-    for done, (job, row) in enumerate(as_they_end(waiting, stop, f"kdnas resume {run}"), start=1):
-        append_jsonl(run / "retrained.jsonl", row)
-        if "failure" in row:
-            kd = "with" if job.with_kd else "without"
-            say(f"Retraining {row['id']} {kd} KD, seed {row['seed']}, failed: {row['failure']}")
-            continue
-        kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy", *MEASURES)
-        tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept if key in row}})
+    alone = generations > 1 or resources.pack == "never" or isinstance(made, StreamPlan)
+    groups = [[job] for job in jobs] if alone else _groups(jobs, workers(made.config))
+    waiting = {remote.remote(shared, test, group, epochs, generations, folder, meta): group for group in groups}
+    done = 0
+    for group, rows in as_they_end(waiting, stop, f"kdnas resume {run}"):
+        for job, row in zip(group, rows, strict=True):
+            append_jsonl(run / "retrained.jsonl", row)
+            if "failure" in row:
+                kd = "with" if job.with_kd else "without"
+                say(f"Retraining {row['id']} {kd} KD, seed {row['seed']}, failed: {row['failure']}")
+                continue
+            kept = ("id", "repeat", "with_kd", "val_accuracy", "test_accuracy", *MEASURES)
+            tracking.append(run, {"type": "retrained", **{key: row[key] for key in kept if key in row}})
+        done += len(group)
         say(f"Retraining: {done} of {len(jobs)} done")
 
 
-def as_they_end(waiting: dict[ray.ObjectRef, Job], stop: Stop, again: str) -> Iterator[tuple[Job, dict[str, Any]]]:
+def _groups(jobs: Sequence[Job], workers: int) -> list[list[Job]]:
+    """Seeds of one candidate that train as one; no more at a time than leaves every worker something to do."""
+    size = math.ceil(len(jobs) / workers)
+    alike: dict[tuple[str, bool], list[Job]] = {}
+    for job in jobs:
+        alike.setdefault((job.candidate.id, job.with_kd), []).append(job)
+    return [group[begin : begin + size] for group in alike.values() for begin in range(0, len(group), size)]
+
+
+def as_they_end(
+    waiting: dict[ray.ObjectRef, list[Job]], stop: Stop, again: str
+) -> Iterator[tuple[list[Job], list[dict[str, Any]]]]:
     """Jobs with their answers in the order in which they end; on an interrupt the rest is given up.
 
     Args:
-        waiting: jobs by the reference of their answer; emptied.
+        waiting: jobs by the reference of their answers, one each; emptied.
         stop: asked between answers.
         again: command that tries what failed once more.
 
@@ -234,41 +252,77 @@ def as_they_end(waiting: dict[ray.ObjectRef, Job], stop: Stop, again: str) -> It
         while waiting and stop.reason != "interrupt":
             ready, _ = ray.wait(list(waiting), timeout=0.5)
             for reference in ready:
-                job = waiting.pop(reference)
+                jobs = waiting.pop(reference)
                 try:
-                    row = ray.get(reference)
+                    rows = ray.get(reference)
                 except RayError as error:
                     raise RunError(
                         f"retraining failed ({str(error).strip().splitlines()[-1]})",
                         field="candidate",
-                        value=job.candidate.id,
+                        value=jobs[0].candidate.id,
                         remedy=f"`{again}` tries it again",
                     ) from error
-                yield job, row
+                yield jobs, rows
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
 
 
-def _retrain_one(
-    shared: Shared, test: Split, job: Job, epochs: int, generations: int, folder: str, meta: dict[str, Any]
-) -> dict[str, Any]:
-    scores: dict[str, Any]
+def _retrain(
+    shared: Shared, test: Split, jobs: Sequence[Job], epochs: int, generations: int, folder: str, meta: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Trains the jobs, keeps the students that learned from the teacher, and scores all on test; a line each."""
     if shared.stream is not None:
-        row, model, scores = _along_stream(shared, test, job, epochs)
+        trained = [_along_stream(shared, test, job, epochs) for job in jobs]
     else:
-        row, model = train_in_full(shared, job, epochs, generations)
-        if model is not None:
-            _, accuracy = evaluate(model, test, shared.task, Normalise(shared.mean, shared.std))
-            scores = {"test_accuracy": accuracy}
+        together = _train_as_one(shared, jobs, epochs) if len(jobs) > 1 else None
+        found = together or [train_in_full(shared, job, epochs, generations) for job in jobs]
+        trained = [(row, model, _scores(shared, model, test)) for row, model in found]
+    rows = []
+    for job, (row, model, scores) in zip(jobs, trained, strict=True):
+        rows.append(row | scores)
+        if model is not None and job.with_kd:
+            settle(model)
+            architecture = job.candidate.architecture.to_json()
+            place = Path(folder) / _folder_name(job.candidate.id, job.seed, epochs, generations)
+            save_student(place, model, meta | {"architecture": architecture})
+    return rows
+
+
+def _scores(shared: Shared, model: nn.Module | None, test: Split) -> dict[str, Any]:
     if model is None:
-        return row | {"test_accuracy": None}
-    if job.with_kd:
-        settle(model)
-        architecture = job.candidate.architecture.to_json()
-        place = Path(folder) / _folder_name(job.candidate.id, job.seed, epochs, generations)
-        save_student(place, model, meta | {"architecture": architecture})
-    return row | scores
+        return {"test_accuracy": None}
+    return {"test_accuracy": evaluate(model, test, shared.task, Normalise(shared.mean, shared.std))[1]}
+
+
+def _train_as_one(
+    shared: Shared, jobs: Sequence[Job], epochs: int
+) -> list[tuple[dict[str, Any], nn.Module | None]] | None:
+    """What `train_in_full` says of each, from one training of all; None where they are better trained one by one."""
+    torch.set_num_threads(shared.threads)
+    trainings = [open_training(shared, _retrained(job), epochs) for job in jobs]
+    try:
+        if not packed.wanted(shared.pack, trainings, shared.bank):
+            return None
+        with slot.training():
+            normalise = Normalise(shared.mean, shared.std)
+            failed = packed.train_packed(trainings, shared.bank, shared.validation, shared.task, normalise, epochs)
+    except packed.UnpackableError:
+        return None
+    found: list[tuple[dict[str, Any], nn.Module | None]] = []
+    for place, (job, training) in enumerate(zip(jobs, trainings, strict=True)):
+        facts = _line(job, epochs, 1)
+        if place in failed:
+            found.append((facts | {"failure": str(failed[place]), "val_accuracy": None}, None))
+            continue
+        kept = {"val_accuracy": training.curve[-1]["val_accuracy"], "train_s": training.train_s}
+        found.append((facts | kept | {"curve": training.curve}, training.model))
+    return found
+
+
+def _retrained(job: Job) -> Candidate:
+    recipe = job.candidate.recipe if job.with_kd else job.candidate.recipe.without_teacher()
+    return Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
 
 
 def _along_stream(
@@ -276,14 +330,12 @@ def _along_stream(
 ) -> tuple[dict[str, Any], nn.Module | None, dict[str, Any]]:
     """One training through all groups: its line, the network (None where it diverged), and its scores on test."""
     torch.set_num_threads(shared.threads)
-    recipe = job.candidate.recipe if job.with_kd else job.candidate.recipe.without_teacher()
     line = _line(job, epochs, 1)
     try:
         with slot.training():
-            candidate = Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
-            course, scores = learn_all(shared, candidate, epochs, test)
+            course, scores = learn_all(shared, _retrained(job), epochs, test)
     except DivergedError as error:
-        return line | {"failure": str(error), "val_accuracy": None}, None, {}
+        return line | {"failure": str(error), "val_accuracy": None}, None, {"test_accuracy": None}
     end = course.curve[-1]
     kept = {"val_accuracy": end["val_accuracy"], "forgetting": end["forgetting"], "train_s": course.train_s}
     return line | kept | {"curve": course.curve}, course.model, scores
@@ -312,8 +364,7 @@ def train_in_full(
         generations: trainings one after another, each taught by the one before it.
     """
     torch.set_num_threads(shared.threads)
-    recipe = job.candidate.recipe if job.with_kd else job.candidate.recipe.without_teacher()
-    candidate = Candidate(job.candidate.id, job.candidate.architecture, recipe, job.seed)
+    candidate = _retrained(job)
     normalise = Normalise(shared.mean, shared.std)
     training = open_training(shared, candidate, epochs)
     facts = _line(job, epochs, generations)
@@ -323,7 +374,9 @@ def train_in_full(
         train_s = training.train_s
         for generation in range(1, generations if job.with_kd else 1):
             again = taught_by_itself(shared, training.model)
-            heir = replace(candidate, recipe=recipe.for_own_answers(), seed=candidate_seed(candidate.seed, generation))
+            heir = replace(
+                candidate, recipe=candidate.recipe.for_own_answers(), seed=candidate_seed(candidate.seed, generation)
+            )
             training = open_training(again, heir, epochs)
             with slot.training():
                 curve = train(training, again.bank, shared.validation, shared.task, normalise, epochs)

@@ -20,7 +20,7 @@ from kdnas_ray.prepare import Plan, needed_bytes, plan
 from kdnas_ray.runs import read_state, write_state
 from kdnas_ray.stream_search import StreamPlan, plan_stream
 from kdnas_ray.table_search import plan_table
-from search_spaces import sample
+from search_spaces import RunError, sample
 from trainables.bank import Bank
 from trainables.distill import Shared
 from trainables.evaluators import Table
@@ -76,6 +76,7 @@ def in_store(
             threads=max(1, int(config.resources.cpu)),
             device="cuda" if config.resources.gpu else "cpu",
             channels_last=channels_last(run, made),
+            pack=config.resources.pack,
             stream=made.stream if isinstance(made, StreamPlan) else None,
         )
         yield shared, ray.put(shared)
@@ -124,3 +125,29 @@ def channels_last(run: Path, made: Plan) -> bool:
         torch.set_num_threads(threads)
         write_state(run, state)
     return state["channels_last"]
+
+
+def workers(config: SearchConfig) -> int:
+    """Trials at once."""
+    room = slots(config)
+    return min(room, config.resources.workers or room)
+
+
+def slots(config: SearchConfig) -> int:
+    """Trials that Ray has room for.
+
+    Raises:
+        RunError: for none.
+    """
+    total = ray.cluster_resources()
+    room = int(total.get("CPU", 0) / config.resources.cpu)
+    if config.resources.gpu:
+        room = min(room, int(total.get("GPU", 0) / config.resources.gpu))
+    if room < 1:
+        raise RunError(
+            "no machine has room for one trial",
+            field="resources",
+            value={"cpu": config.resources.cpu, "gpu": config.resources.gpu},
+            remedy=f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
+        )
+    return room

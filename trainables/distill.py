@@ -55,6 +55,7 @@ class Shared:
         threads: CPU threads a trial may use.
         device: where students train, `cpu` or `cuda`.
         channels_last: memory layout of the students' weights and activations.
+        pack: whether trainings of one architecture run as one: `always`, `never`, or where it is faster (`auto`).
         start: weights that candidates begin with; None for fresh ones.
         stream: the groups in which the classes come; None where all are there from the start.
     """
@@ -71,6 +72,7 @@ class Shared:
     threads: int = 1
     device: str = "cpu"
     channels_last: bool = False
+    pack: str = "auto"
     start: Start | None = None
     stream: Stream | None = None
 
@@ -223,7 +225,7 @@ class Distill(LinedUp):
         what = (self.candidate.architecture, len(trainings))
         try:
             if what not in self.pays:
-                self.pays[what] = packed.pays(trainings, shared.bank)
+                self.pays[what] = packed.wanted(shared.pack, trainings, shared.bank)
             if not self.pays[what]:
                 return
             failed = packed.train_packed(trainings, shared.bank, shared.validation, shared.task, self.normalise, until)

@@ -137,6 +137,11 @@ def train_packed(
     return failed
 
 
+def wanted(choice: str, trainings: Sequence[Training], bank: Bank) -> bool:
+    """Whether these train as one, where the user chose `always`, `never` or `auto`: if it pays."""
+    return len(trainings) > 1 and (choice == "always" or (choice == "auto" and pays(trainings, bank)))
+
+
 def pays(trainings: Sequence[Training], bank: Bank) -> bool:
     """Whether one step of the pack takes less time than the steps of its students one by one, measured here on copies.
 
