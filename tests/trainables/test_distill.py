@@ -256,3 +256,54 @@ def test_candidate_with_mutual_learning_trains_beside_a_peer_of_other_weights(sh
     own, peer = (next(model.parameters()) for model in (training.model, training.projectors["peer"]))
     assert own.shape == peer.shape
     assert not torch.equal(own, peer)
+
+
+MATES = [
+    dataclasses.replace(CANDIDATE, id=f"c000{place}", seed=10 + place, recipe=Recipe(batch_size=32, alpha=0.2 * place))
+    for place in (2, 3)
+]
+
+
+def test_mates_are_trained_beside_the_candidate_and_report_at_once_in_trials_of_their_own(opened, shared, reference):
+    packed = dataclasses.replace(shared, pack="always")
+    trainable = opened(mates=[mate.to_json() for mate in MATES])
+    trainable.shared = packed
+    first = trainable.train()
+    assert first["curve"][0] == pytest.approx(reference()[0][0], abs=0.01)
+    for mate in MATES:
+        assert trainable.reset({"candidate": mate.to_json()})
+        written = os.stat(checkpoint(shared, mate)).st_mtime_ns
+        result = trainable.train()
+        assert result["epoch"] == 1
+        assert result["train_s"] == first["train_s"]  # of the pack, shared equally
+        assert os.stat(checkpoint(shared, mate)).st_mtime_ns == written
+        for point, wanted in zip(trainable.train()["curve"], reference(mate)[0][:2], strict=True):
+            assert point == pytest.approx(wanted, rel=0.01, abs=0.01)
+
+
+def test_mates_stand_at_a_later_rung_then_all_go_on_from_there(opened, shared, reference):
+    trainable = opened(mates=[mate.to_json() for mate in MATES])
+    trainable.shared = dataclasses.replace(shared, pack="always")
+    trainable.train()
+    trainable.reset({"candidate": CANDIDATE.to_json(), "reported": 1, "mates": [mate.to_json() for mate in MATES]})
+    assert trainable.train()["epoch"] == 2
+    trainable.reset({"candidate": MATES[1].to_json(), "reported": 1})
+    result = trainable.train()
+    assert result["epoch"] == 2
+    assert result["curve"][-1] == pytest.approx(reference(MATES[1])[0][1], rel=0.01, abs=0.01)
+
+
+def test_mates_where_packs_are_not_wanted_are_left_to_their_own_trials(opened, shared):
+    trainable = opened(mates=[mate.to_json() for mate in MATES])
+    trainable.shared = dataclasses.replace(shared, pack="never")
+    trainable.train()
+    assert os.path.exists(checkpoint(shared))
+    assert not os.path.exists(checkpoint(shared, MATES[0]))
+
+
+def test_mates_that_cannot_train_as_one_are_left_to_their_own_trials(opened, shared, reference):
+    peer = dataclasses.replace(MATES[0], recipe=Recipe(batch_size=32, mutual=1.0))
+    trainable = opened(mates=[peer.to_json()])
+    trainable.shared = dataclasses.replace(shared, pack="always")
+    assert trainable.train()["curve"] == reference()[0][:1]
+    assert not os.path.exists(checkpoint(shared, peer))
