@@ -59,8 +59,8 @@ class BankSettings(_Section):
     """Logits kept of each answer, for tasks with many classes; the others are rebuilt roughly; null to keep all."""
     max_bytes: int | None = Field(strict=True, default=None, ge=1)
     """Bytes of object store that the bank may take; null for no bound."""
-    overflow: Literal["refuse", "online"] = "refuse"
-    """What happens above `max_bytes`: `refuse` the search, or keep the logits and compute features `online`."""
+    overflow: Literal["refuse", "online", "map"] = "refuse"
+    """Above `max_bytes`: `refuse`, compute features `online` again and again, or `map` files that all workers read."""
     cache: Path | None = None
     """Folder for trained teachers and banks, shared by all runs (default: KDNAS_CACHE or ~/.cache/kdnas_ray)."""
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ from kdnas_ray.samplers import Around
 from kdnas_ray.stream_settings import groups_of
 from kdnas_ray.suits import check_kind, check_labels, check_targets
 from kdnas_ray.teacher_checks import check_teachers, check_views
-from search_spaces import Architecture, KdnasError, Shape, first_line, sample, tap_shapes
+from search_spaces import Architecture, KdnasError, RunError, Shape, first_line, sample, tap_shapes
 from search_spaces.notation import canonical
 from trainables import bank as banks
 from trainables.augment import check_fits
 from trainables.bank import Bank, pooled
 from trainables.evaluators import Table
 from trainables.loop import Normalise
+from trainables.mapped import build_mapped, load_mapped
 from trainables.proxies import PROXIES
 from trainables.proxies.base import trunk_tap
 from trainables.stream import ordered
@@ -56,6 +58,7 @@ class Plan:
         bounds: largest allowed value of each constrained number.
         taps: teacher taps that the bank must hold.
         online: shapes of the teacher taps that are computed when they are needed, because the bank has no room.
+        mapped: the bank stays in files, because it has no room in memory.
         costs: numbers of an architecture known before training, by full name, remembered.
         devices: profiles and models by name, as they were when the search was checked.
         missing: what the devices lack for an architecture, by name.
@@ -68,6 +71,7 @@ class Plan:
     bounds: dict[str, float]
     taps: tuple[str, ...]
     online: dict[str, tuple[int, ...]]
+    mapped: bool
     costs: Callable[[Architecture], Costs]
     devices: Mapping[str, Device]
     missing: Callable[[Architecture], Mapping[str, tuple[str, ...]]]
@@ -120,7 +124,7 @@ def plan(config: SearchConfig) -> Plan:
     found = check_taps(model, shape, needed, asking)
     taps = tuple(tap for tap in getattr(model, "taps", needed) if tap in needed)  # from input to output
     teacher_shapes = {tap: pooled(found[tap], config.bank.pool) for tap in taps}
-    online = _check_bank(config, data, teacher_shapes)
+    online, mapped = _check_bank(config, data, teacher_shapes)
     _check_student_taps(config, data, teacher_shapes)
     _check_classifiers(config, data, model)
     check_measurable(devices, config.constraints)
@@ -136,7 +140,9 @@ def plan(config: SearchConfig) -> Plan:
     missing = missing_function(config.space, shape, classes, devices)
     check_constraints(lambda: sample(config.space, rng), costs, bounds, shares, missing)
     check_sampler(config, costs)
-    return Plan(config, data, reference, bounds, () if online else taps, online, costs, devices, missing, tap_shares)
+    return Plan(
+        config, data, reference, bounds, () if online else taps, online, mapped, costs, devices, missing, tap_shares
+    )
 
 
 def check_space(space: Any, shape: Shape, classes: int, seed: int) -> None:
@@ -255,17 +261,19 @@ def ask(made: Plan, teachers: Sequence[Teacher], say: Say) -> Bank:
     key = banks.digest(
         digests, data.digest(), augmentation, views, config.seed, made.taps, config.bank.pool, config.bank.top_k
     )
-    folder = cache / "banks" / key
+    folder = cache / "banks" / (f"{key}-mapped" if made.mapped else key)
+    load = load_mapped if made.mapped else banks.load
     if folder.exists():
         try:
-            bank = banks.load(folder, data.train, augmentation=augmentation, seed=config.seed)
+            bank = load(folder, data.train, augmentation=augmentation, seed=config.seed)
             say(f"Knowledge bank: {views} views of {len(bank):,} samples, read from the cache")
             return bank
         except KdnasError as error:
             say(f"{error.problem}; computing it again.")
     whom = "the teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"
     say(f"Knowledge bank: asking {whom} about {views} views of {len(data.train):,} samples")
-    bank = banks.build(
+    build = partial(
+        banks.build,
         data.train,
         [teacher.model for teacher in teachers],
         Normalise(data.mean, data.std),
@@ -277,6 +285,18 @@ def ask(made: Plan, teachers: Sequence[Teacher], say: Say) -> Bank:
         top_k=config.bank.top_k,
         on_view=lambda view: say(f"Knowledge bank: view {view + 1} of {views}"),
     )
+    if made.mapped:
+        try:
+            build_mapped(folder, build)
+        except OSError as error:
+            raise RunError(
+                f"the bank cannot be written ({first_line(error)})",
+                field="bank.cache",
+                value=str(cache),
+                remedy="choose a folder on a disk with room for it",
+            ) from error
+        return load_mapped(folder, data.train, augmentation=augmentation, seed=config.seed)
+    bank = build()
     try:
         banks.save(bank, folder)
     except OSError as error:
@@ -319,8 +339,10 @@ def free_folder(now: datetime) -> Path:
     return next(path for path in itertools.chain([name], others) if not path.exists())
 
 
-def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the taps that the bank has no room for."""
+def _check_bank(
+    config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, tuple[int, ...]], bool]:
+    """Shapes of the taps that are computed online, and whether the bank stays in files."""
     settings, classes = config.bank, len(data.classes)
     if settings.top_k is not None and settings.top_k > classes:
         raise KdnasError(
@@ -335,16 +357,18 @@ def _check_bank(config: SearchConfig, data: Data, taps: dict[str, tuple[int, ...
     needed = sum(parts.values())
     if settings.max_bytes is not None and needed > settings.max_bytes:
         if settings.overflow == "online" and parts["logits"] <= settings.max_bytes:
-            return taps
+            return taps, False
+        if settings.overflow == "map" and settings.top_k is None:
+            return {}, True
         listed = ", ".join(f"{name} {size:,}" for name, size in parts.items())
         raise KdnasError(
             f"the bank would take {needed:,} bytes",
             field="bank.max_bytes",
             value=settings.max_bytes,
             remedy=f"it holds {listed}: name fewer recipes.taps, lower bank.views or bank.pool, "
-            "set bank.top_k, or bank.overflow to online",
+            "set bank.top_k, or bank.overflow to online or (without top_k) map",
         )
-    return {}
+    return {}, False
 
 
 def _check_student_taps(config: SearchConfig, data: Data, teacher: dict[str, tuple[int, ...]]) -> None:

@@ -80,7 +80,7 @@ def plan_stream(config: SearchConfig) -> StreamPlan:
     check_constraints(lambda: sample(config.space, rng), costs, bounds, missing=missing)
     check_sampler(config, costs)
     stream = Stream(tuple(len(group) for group in groups), settings.memory, config.bank.pool)
-    return StreamPlan(config, data, {}, bounds, (), {}, costs, devices, missing, {}, stream, groups)
+    return StreamPlan(config, data, {}, bounds, (), {}, False, costs, devices, missing, {}, stream, groups)
 
 
 def announcement(made: StreamPlan) -> str:

@@ -80,7 +80,7 @@ def plan_table(config: SearchConfig) -> TablePlan:
     check_constraints(draw, costs, bounds)
     check_sampler(config, costs)
     return TablePlan(
-        config, settings.data(), reference, bounds, (), {}, costs, {}, lambda architecture: {}, {}, results
+        config, settings.data(), reference, bounds, (), {}, False, costs, {}, lambda architecture: {}, {}, results
     )
 
 

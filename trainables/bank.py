@@ -201,6 +201,7 @@ def build(
     pool: int | None = None,
     top_k: int | None = None,
     on_view: Callable[[int], None] = lambda view: None,
+    room: Callable[[str, tuple[int, ...]], np.ndarray] = lambda name, shape: np.empty(shape, dtype=np.float16),
 ) -> Bank:
     """Bank with every teacher's answer to every view of the split.
 
@@ -215,6 +216,7 @@ def build(
         pool: maps are averaged down to at most so many places in height and width; None to keep them as they are.
         top_k: keep only so many of each answer's logits, 2 to K, and the others roughly; None to keep all.
         on_view: told the number of each view before it is computed; what it raises ends the work.
+        room: an array float16 to fill, `logits` (unless `top_k`) or `tap.NAME`, of a shape.
 
     Raises:
         KdnasError: a transform does not fit the images, or a teacher answers with NaN.
@@ -223,8 +225,8 @@ def build(
     taps = tuple(dict.fromkeys(taps))
     if not teachers:
         return bank
-    seen: list[dict[str, np.ndarray]] = []
-    dense: list[np.ndarray] = []
+    dense: np.ndarray | None = None
+    maps: dict[str, np.ndarray] = {}
     short: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
     habits: list[np.ndarray] = []
     for view in range(views):
@@ -234,14 +236,19 @@ def build(
             _answers(bank, model, normalise, view, transforms, taps if first else (), pool)
             for first, model in _first(teachers)
         ]
-        seen.append(answers[0][1])
+        for name, features in answers[0][1].items():
+            if name not in maps:
+                maps[name] = room(f"tap.{name}", (views, *features.shape))
+            maps[name][view] = features
         if top_k is None:
-            dense.append(np.stack([logits for logits, _ in answers]))
+            if dense is None:
+                dense = room("logits", (views, len(answers), *answers[0][0].shape))
+            for index, (logits, _) in enumerate(answers):
+                dense[view, index] = logits
             continue
         habits = habits or [typical(logits) for logits, _ in answers]
         short.append([compress(logits, habit, top_k) for (logits, _), habit in zip(answers, habits, strict=True)])
-    kept = np.stack(dense) if top_k is None else stacked(short, np.stack(habits))
-    maps = {name: np.stack([features[name] for features in seen]) for name in taps}
+    kept = stacked(short, np.stack(habits)) if dense is None else dense
     params = tuple(params_of(teacher) or 0 for teacher in teachers)
     head = getattr(teachers[0], "classifier", None)
     linear = isinstance(head, nn.Linear) and head.bias is not None

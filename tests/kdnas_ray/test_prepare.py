@@ -311,6 +311,7 @@ def test_plan_when_the_bank_would_exceed_its_bound_then_names_what_takes_how_muc
     needed = logits + stage1 + stage2
     planned(f"bank.max_bytes={needed}", *hints)
     planned("bank.max_bytes=200000", "bank.pool=1", *hints)
+    assert planned(f"bank.max_bytes={needed - 1}", "bank.overflow=map", *hints).mapped
     error = refusal(f"bank.max_bytes={needed - 1}", *hints)
     assert (error.field, error.value) == ("bank.max_bytes", needed - 1)
     assert error.problem == f"the bank would take {needed:,} bytes"

@@ -1,0 +1,100 @@
+"""How do trials read a bank that is larger than memory? From files that every process of a machine maps, a page once.
+
+One `.npy` file an array, written view by view as the teachers answer, so that no more than one view is ever in memory.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search_spaces import KdnasError
+from trainables.augment import Augmentation
+from trainables.bank import CLASSIFIER, FORMAT, Bank
+from trainables.files import whole_folder
+from trainables.tasks.base import Split
+
+FACTS, LOGITS, TAP = "bank.json", "logits", "tap."
+
+
+class MappedArray(np.memmap):
+    """An array in a file, read-only; what is sent to another process is the path, and it maps the file itself."""
+
+    nbytes = 0  # of the object store, as of a feature that is computed when it is asked for
+    path: Path | None
+
+    def __array_finalize__(self, obj: Any) -> None:
+        super().__array_finalize__(obj)
+        self.path = None  # of a part
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol) if self.path is None else (opened, (self.path,))
+
+
+def opened(path: Path) -> MappedArray:
+    """The array in a `.npy` file, not read yet."""
+    found = np.load(path, mmap_mode="r", allow_pickle=False).view(MappedArray)
+    found.path = path
+    return found
+
+
+def build_mapped(folder: Path, build: Callable[..., Bank]) -> None:
+    """Write a bank to `folder`, whole or not at all.
+
+    Args:
+        folder: where it lies then.
+        build: `trainables.bank.build` with all but `room`.
+    """
+    with whole_folder(folder) as draft:
+
+        def room(name: str, shape: tuple[int, ...]) -> np.ndarray:
+            path = draft / f"{name}.npy"
+            return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+
+        bank = build(room=room)
+        if bank.classifier is not None:
+            for name, part in zip(CLASSIFIER, bank.classifier, strict=True):
+                np.save(draft / f"{name}.npy", part)
+        files = {path.name: _digest(path) for path in sorted(draft.glob("*.npy"))}
+        facts = {"format": FORMAT, "teacher_params": bank.teacher_params, "taps": list(bank.taps), "sha256": files}
+        (draft / FACTS).write_text(json.dumps(facts))
+
+
+def load_mapped(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -> Bank:
+    """Bank that `build_mapped` wrote, for the same split.
+
+    Raises:
+        KdnasError: a file is missing, cut short or altered, or it belongs to another split.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        if any(_digest(folder / name) != digest for name, digest in facts["sha256"].items()):
+            raise _unusable(folder, "its checksum does not match")
+        logits, taps = opened(folder / f"{LOGITS}.npy"), {n: opened(folder / f"{TAP}{n}.npy") for n in facts["taps"]}
+        there = (folder / f"{CLASSIFIER[0]}.npy").exists()
+        weight, bias = (np.load(folder / f"{n}.npy", allow_pickle=False) if there else None for n in CLASSIFIER)
+        params = tuple(int(size) for size in facts["teacher_params"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(folder, f"it cannot be read ({error})") from error
+    for samples in (logits.shape[2], *(tap.shape[1] for tap in taps.values())):
+        if samples != len(split):
+            raise _unusable(folder, f"it holds {samples} samples, the data {len(split)}")
+    known = None if weight is None or bias is None else (weight, bias)
+    return Bank(split.images, split.labels, logits, taps, augmentation, seed, params, known)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unusable(folder: Path, what: str) -> KdnasError:
+    return KdnasError(
+        f"the stored bank is unusable: {what}",
+        field="bank",
+        value=str(folder),
+        remedy="it is computed again; delete the folder if this repeats",
+    )
