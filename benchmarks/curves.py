@@ -78,11 +78,11 @@ def promoted(curves: np.ndarray, settings: PromotingASHA, seed: int) -> dict[str
     rng.shuffle(new)
     while True:
         while len(running) < WORKERS:
-            found = ladder.next()
+            found = ladder.promotable()
             if not (found or new or running or kept):
-                found = ladder.next(factor=1.0)  # as a search does that has nobody at the end
+                found = ladder.promotable(factor=1.0)  # as a search does that has nobody at the end
             if found:
-                name = found[0]
+                name = found[0][0]
                 ladder.leave(name, reached[name])
             elif new:
                 name = str(new.pop())

@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from kdnas_ray.feasible import Missing
 from kdnas_ray.journal import Journal
 from kdnas_ray.objectives import LEARNED, UNSUPPORTED, costs_of, excess, over_text
-from kdnas_ray.promotion import Ladder
+from kdnas_ray.promotion import Ladder, group
 from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -190,9 +190,7 @@ class StudyAdapter(Searcher):
         elif self._waiting:
             opened = self._waiting.popleft()
         elif names := self._promoted():
-            opened = self._resume(names[0])
-            alike = [n for n in names[1:] if self._paused[n].candidate.architecture == opened.candidate.architecture]
-            mates = [self._resume(name) for name in alike[: self._recipes_each - 1]]
+            opened, *mates = map(self._resume, names)
         elif self._trials is not None and self._created >= self._trials:
             return self._nothing_new()
         else:
@@ -222,14 +220,16 @@ class StudyAdapter(Searcher):
         return None if self._running and (self._ladder is not None or self._mates) else Searcher.FINISHED
 
     def _promoted(self) -> list[str]:
-        """Candidates that wait at a rung and may go on now, best first."""
+        """Candidates of one architecture that wait at a rung and go on now, best first."""
         if self._ladder is None or not self._paused:
             return []
-        names = self._ladder.next()
+        found, used_up = self._ladder.promotable(), self._used_up()
         running = self._running or self._mates or self._trained
-        if not names and self._used_up() and not running and not self.journal.progress.ended["complete"]:
-            return self._ladder.next(factor=1.0)  # too few for anybody to be among the top
-        return names
+        if not found and used_up and not running and not self.journal.progress.ended["complete"]:
+            found = self._ladder.promotable(factor=1.0)[:1]  # too few for anybody to be among the top
+            return found[0][:1] if found else []
+        architectures = {name: self._paused[name].candidate.architecture for names in found for name in names}
+        return group(found, architectures, self._recipes_each, patient=not used_up)
 
     def _pause(self, opened: Opened) -> None:
         assert self._ladder is not None

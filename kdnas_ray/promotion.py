@@ -59,20 +59,47 @@ class Ladder:
         if (rung := len(curve)) in self._values:
             self._waiting[rung].remove(self._values[rung][name])
 
-    def next(self, factor: float | None = None) -> list[str]:
-        """Who may go on, best first, from the highest rung at which anybody may.
+    def promotable(self, factor: float | None = None) -> list[list[str]]:
+        """Who may go on, best first, rung by rung from the highest; rungs at which nobody may are left out.
 
         Args:
             factor: instead of the usual one.
         """
+        found = []
         for rung in reversed(self._rungs):
             reached = self._reached[rung]
             allowed = int(len(reached) / (factor or self._factor))
-            found = []
+            names = []
             for place in self._waiting[rung]:
                 if bisect.bisect_left(reached, place) >= allowed:
                     break
-                found.append(place[1])
-            if found:
-                return found
-        return []
+                names.append(place[1])
+            if names:
+                found.append(names)
+        return found
+
+
+def group(rungs: Sequence[Sequence[str]], of: Mapping[str, object], most: int, patient: bool) -> list[str]:
+    """Which of those that may go on do so now, as one: candidates of one architecture at one rung, best first.
+
+    The larger group goes first: the more train as one, the less each costs. While there is other work, one that is less
+    than half as large as it could be waits for more of its kind, unless many wait already.
+
+    Args:
+        rungs: who may go on, from the highest rung, best first.
+        of: what each has to have in common with the others of a group.
+        most: candidates in a group.
+        patient: there is other work.
+    """
+    best: list[str] = []
+    for names in rungs:
+        if most == 1:
+            return [names[0]]
+        groups: dict[object, list[str]] = {}
+        for name in names:
+            groups.setdefault(of[name], []).append(name)
+        largest = max(groups.values(), key=len)[:most]
+        ready = not patient or 2 * len(largest) >= most or len(names) >= 2 * most
+        if ready and len(largest) > len(best):
+            best = largest
+    return best

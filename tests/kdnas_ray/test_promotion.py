@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdnas_ray.promotion import Ladder
+from kdnas_ray.promotion import Ladder, group
 
 RUNGS = (1, 3, 9)
 
@@ -22,7 +22,8 @@ def promotable(curves, waiting, rungs, factor):
         ladder.reached(name, known)
     for name in waiting:
         ladder.wait(name, curves[name])
-    return next(iter(ladder.next()), None)
+    found = ladder.promotable()
+    return found[0][0] if found else None
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, None), (2, None), (3, "c2"), (5, "c4")])
@@ -61,10 +62,10 @@ def test_all_who_may_go_on_are_named_best_first():
     ladder = Ladder(RUNGS, 2.0)
     for name, known in at_first_rung(0.3, 0.1, 0.5, 0.4, 0.2, 0.0).items():
         ladder.wait(name, known)
-    assert ladder.next() == ["c2", "c3", "c0"]
+    assert ladder.promotable() == [["c2", "c3", "c0"]]
     ladder.leave("c3", curve(1, 0.4))
-    assert ladder.next() == ["c2", "c0"]
-    assert ladder.next(factor=1.0) == ["c2", "c0", "c4", "c1", "c5"]
+    assert ladder.promotable() == [["c2", "c0"]]
+    assert ladder.promotable(factor=1.0) == [["c2", "c0", "c4", "c1", "c5"]]
 
 
 def test_one_that_is_told_twice_counts_once():
@@ -72,4 +73,33 @@ def test_one_that_is_told_twice_counts_once():
     for _ in range(3):
         ladder.reached("c0", curve(1, 0.5))
     ladder.wait("c1", curve(1, 0.9))
-    assert ladder.next() == []
+    assert ladder.promotable() == []
+
+
+OF = {"a1": "A", "a2": "A", "a3": "A", "b1": "B", "b2": "B", "c1": "C"}
+
+
+@pytest.mark.parametrize(
+    ("rungs", "most", "patient", "expected"),
+    [
+        ([["b1", "a1", "a2"]], 4, False, ["a1", "a2"]),  # the larger one, though another has the best
+        ([["b1", "a1"]], 4, False, ["b1"]),  # of equals the better one
+        ([["b1", "a1"]], 4, True, []),  # less than half a group waits for more of its kind
+        ([["b1", "a1", "a2"]], 4, True, ["a1", "a2"]),
+        ([["c1"], ["a1", "a2", "a3"]], 6, True, ["a1", "a2", "a3"]),  # of a lower rung, where it is large enough
+        ([["c1"], ["a1", "a2"]], 2, True, ["a1", "a2"]),
+        ([["b1"], ["a1"]], 4, False, ["b1"]),  # of equals that of the higher rung
+        ([["a1", "a2", "a3"]], 2, False, ["a1", "a2"]),
+        ([["b1", "a1", "c1", "a2"]], 1, True, ["b1"]),  # where nothing is packed the best, at once
+        ([["b1", "a1", "c1", "b2", "a2", "a3"]], 3, True, ["a1", "a2", "a3"]),
+        ([], 4, False, []),
+    ],
+)
+def test_group_that_goes_on_has_one_architecture_and_is_as_large_as_may_be(rungs, most, patient, expected):
+    assert group(rungs, OF, most, patient) == expected
+
+
+def test_group_when_many_wait_then_is_not_held_back():
+    of = {f"c{number}": number for number in range(8)}
+    assert group([list(of)], of, 4, True) == ["c0"]
+    assert group([list(of)[:7]], of, 4, True) == []
