@@ -23,9 +23,9 @@ do `epochs`, hence `ms an epoch` = wall / epochs. `best`: of those trained to th
 
     python benchmarks/against.py --what ours ours-packed optuna ray
     python benchmarks/against.py --task cifar10 --candidates 24
-    python -m venv /tmp/syne && /tmp/syne/bin/pip install torch==2.13.0
-    /tmp/syne/bin/pip install syne-tune safetensors pyarrow pillow
-    python benchmarks/against.py --syne-python /tmp/syne/bin/python
+    python -m venv syne && syne/bin/pip install torch==2.13.0
+    syne/bin/pip install syne-tune safetensors pyarrow pillow
+    python benchmarks/against.py --syne-python syne/bin/python
 """
 
 import argparse

@@ -154,7 +154,9 @@ class StudyAdapter(Searcher):
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
         self._created += len(self._paused) + len(self._waiting)
         self._handed = 0
-        first = workers if trials is None else min(workers, trials - self._created + len(self._waiting))
+        first = workers
+        if trials is not None:  # how many trials begin together: one of each pack
+            first = min(workers, len(self._waiting) + math.ceil((trials - self._created) / recipes_each))
         self.lineup = lineup((journal.run / "trials" / f".lineup-{time.time_ns()}").resolve(), first)
 
     def has_work(self) -> bool:
@@ -185,7 +187,7 @@ class StudyAdapter(Searcher):
         if self._ladder is not None and len(self._running) >= self._workers:
             return None
         mates: list[Opened] = []
-        if self._trained:
+        if trained := bool(self._trained):
             opened = self._trained.popleft()
         elif self._waiting:
             opened = self._waiting.popleft()
@@ -208,6 +210,8 @@ class StudyAdapter(Searcher):
         if mates:
             self._mates[opened.candidate.id] = mates
             given["mates"] = [mate.candidate.to_json() for mate in mates]
+        if trained:
+            return given
         self._handed += 1
         return given | {"lineup": self.lineup} if self._handed <= self.lineup["workers"] else given
 

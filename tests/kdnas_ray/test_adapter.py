@@ -524,6 +524,18 @@ def test_mates_when_their_worker_is_not_done_then_others_are_proposed_or_one_wai
     assert opened.ask("c").id == "c0003"
 
 
+def test_lineup_when_packs_are_fewer_than_workers_then_counts_them_and_no_mate_waits(session, result):
+    opened = session(recipes_each=3, trials=4, workers=4)
+    opened.ask("a")
+    assert opened.given["lineup"]["workers"] == 2
+    opened.adapter.on_trial_result("a", result(0.5))
+    opened.ask("b")
+    assert "lineup" not in opened.given  # its worker has begun already
+    opened.ask("c")
+    opened.ask("d")
+    assert opened.given["lineup"]["workers"] == 2
+
+
 def test_mates_when_the_worker_dies_then_they_are_handed_out_all_the_same(session, result):
     opened = session(recipes_each=2, trials=2)
     opened.ask("a")
