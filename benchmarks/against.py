@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=8, help="for each architecture")
     parser.add_argument("--candidates", type=int, help="only so many of the list")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--syne-python", default="/tmp/syne/bin/python", help="Python that has Syne Tune")
+    parser.add_argument("--syne-python", default="syne/bin/python", help="Python that has Syne Tune")
     parser.add_argument("--set", nargs="*", default=[], help="further overrides, for all")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     for name in ("contestant", "work", "number"):  # a contestant, in a process of its own
