@@ -25,6 +25,7 @@ TOP = {
     "evaluator": "Where a candidate's weights start.",
     "prefilter": "A cheap judge before any training, such as {judge: naswot, propose: 20, keep: 4}.",
     "sampler": "How candidates are proposed.",
+    "recipes_each": "How many recipes are tried with each architecture.",
     "scheduler": "Who is stopped early.",
     "objectives": "What is optimised: [val_accuracy], or with params, latency_ms or proxies for a Pareto search.",
     "devices": "What candidates are to run on, such as [npu-small]: see `kdnas device list`.",

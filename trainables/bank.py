@@ -232,22 +232,24 @@ def build(
     for view in range(views):
         on_view(view)
         transforms = bank.transforms(view)
+
+        def keep(name: str, begin: int, rows: np.ndarray, view: int = view) -> None:
+            if name not in maps:
+                maps[name] = room(f"tap.{name}", (views, len(bank), *rows.shape[1:]))
+            maps[name][view, begin : begin + len(rows)] = rows
+
         answers = [
-            _answers(bank, model, normalise, view, transforms, taps if first else (), pool)
+            _answers(bank, model, normalise, view, transforms, taps if first else (), pool, keep)
             for first, model in _first(teachers)
         ]
-        for name, features in answers[0][1].items():
-            if name not in maps:
-                maps[name] = room(f"tap.{name}", (views, *features.shape))
-            maps[name][view] = features
         if top_k is None:
             if dense is None:
-                dense = room("logits", (views, len(answers), *answers[0][0].shape))
-            for index, (logits, _) in enumerate(answers):
+                dense = room("logits", (views, len(answers), *answers[0].shape))
+            for index, logits in enumerate(answers):
                 dense[view, index] = logits
             continue
-        habits = habits or [typical(logits) for logits, _ in answers]
-        short.append([compress(logits, habit, top_k) for (logits, _), habit in zip(answers, habits, strict=True)])
+        habits = habits or [typical(logits) for logits in answers]
+        short.append([compress(logits, habit, top_k) for logits, habit in zip(answers, habits, strict=True)])
     kept = stacked(short, np.stack(habits)) if dense is None else dense
     params = tuple(params_of(teacher) or 0 for teacher in teachers)
     head = getattr(teachers[0], "classifier", None)
@@ -362,9 +364,10 @@ def _answers(
     transforms: Transforms,
     taps: Sequence[str],
     pool: int | None,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    keep: Callable[[str, int, np.ndarray], None],
+) -> np.ndarray:
+    """Logits `[N, K]`; features are given to `keep` as they come, for together they may not fit in memory."""
     logits: list[np.ndarray] = []
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in taps}
     model.eval()
     size = fitting(INFERENCE_BATCH, bank.shape)
     for start in range(0, len(bank), size):
@@ -372,8 +375,8 @@ def _answers(
         answer, seen = features(bank, model, normalise, indices, view, transforms, taps, pool)
         logits.append(answer)
         for name in taps:
-            kept[name].append(seen[name])
-    return np.concatenate(logits), {name: np.concatenate(parts) for name, parts in kept.items()}
+            keep(name, start, seen[name])
+    return np.concatenate(logits)
 
 
 def features(

@@ -32,6 +32,7 @@ class Advised(TPE):
     Args:
         startup_trials: random architectures before TPE is used.
         candidates: points drawn from TPE's model for each proposal.
+        history: trials that TPE's model sees, the best and the latest.
         warm_start: run folders of earlier searches to learn from, also on other spaces and data.
         explore: share of the proposals that keep a random recipe.
         draws: random recipes that the model chooses from.

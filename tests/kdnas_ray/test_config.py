@@ -35,7 +35,8 @@ def test_configuration_when_empty_then_holds_every_default():
     assert read() == read({}) == SearchConfig()
     assert list(DEFAULTS) == [
         "task", "labels", "stream", "teachers", "bank", "space", "recipes", "evaluator", "prefilter", "sampler",
-        "scheduler", "objectives", "devices", "constraints", "budget", "resources", "retrain", "tracking", "seed",
+        "recipes_each", "scheduler", "objectives", "devices", "constraints", "budget", "resources", "retrain",
+        "tracking", "seed",
     ]  # fmt: skip
 
 
