@@ -223,7 +223,7 @@ def build(
     taps = tuple(dict.fromkeys(taps))
     if not teachers:
         return bank
-    seen: list[dict[str, np.ndarray]] = []
+    maps: dict[str, np.ndarray] = {}
     dense: list[np.ndarray] = []
     short: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
     habits: list[np.ndarray] = []
@@ -231,17 +231,15 @@ def build(
         on_view(view)
         transforms = bank.transforms(view)
         answers = [
-            _answers(bank, model, normalise, view, transforms, taps if first else (), pool)
+            _answers(bank, model, normalise, view, transforms, taps if first else (), pool, maps)
             for first, model in _first(teachers)
         ]
-        seen.append(answers[0][1])
         if top_k is None:
-            dense.append(np.stack([logits for logits, _ in answers]))
+            dense.append(np.stack(answers))
             continue
-        habits = habits or [typical(logits) for logits, _ in answers]
-        short.append([compress(logits, habit, top_k) for (logits, _), habit in zip(answers, habits, strict=True)])
+        habits = habits or [typical(logits) for logits in answers]
+        short.append([compress(logits, habit, top_k) for logits, habit in zip(answers, habits, strict=True)])
     kept = np.stack(dense) if top_k is None else stacked(short, np.stack(habits))
-    maps = {name: np.stack([features[name] for features in seen]) for name in taps}
     params = tuple(params_of(teacher) or 0 for teacher in teachers)
     head = getattr(teachers[0], "classifier", None)
     linear = isinstance(head, nn.Linear) and head.bias is not None
@@ -355,9 +353,10 @@ def _answers(
     transforms: Transforms,
     taps: Sequence[str],
     pool: int | None,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    maps: dict[str, np.ndarray],
+) -> np.ndarray:
+    """The logits; the features go into `maps` at once: collected and stacked, they would be held twice."""
     logits: list[np.ndarray] = []
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in taps}
     model.eval()
     size = fitting(INFERENCE_BATCH, bank.shape)
     for start in range(0, len(bank), size):
@@ -365,8 +364,10 @@ def _answers(
         answer, seen = features(bank, model, normalise, indices, view, transforms, taps, pool)
         logits.append(answer)
         for name in taps:
-            kept[name].append(seen[name])
-    return np.concatenate(logits), {name: np.concatenate(parts) for name, parts in kept.items()}
+            if name not in maps:
+                maps[name] = np.empty((bank.views, len(bank), *seen[name].shape[1:]), dtype=np.float16)
+            maps[name][view, start : start + size] = seen[name]
+    return np.concatenate(logits)
 
 
 def features(
@@ -422,7 +423,8 @@ def _averaged(x: Tensor, pool: int | None) -> Tensor:
 
 
 def _half(x: Tensor) -> np.ndarray:
-    if bool(x.isnan().any()):
+    # A sum costs a fraction of the search for NaN, and is finite where there is none (or the search decides).
+    if not math.isfinite(float(x.sum())) and bool(x.isnan().any()):
         raise KdnasError(
             "its answer to a training image is not a number (NaN)",
             field="teachers",
