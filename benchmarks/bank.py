@@ -2,8 +2,8 @@
 
 `build`: `trainables.bank.build` with V views against V bare passes of the same teacher (`model(normalise(images))` over
 the images of the same views, transformed beforehand, in batches of the same size), taking turns in one process with one
-torch thread. The ratio is that of two neighbours in time; `ratio` is the median over the rounds. The teacher is
-the default one, untrained; what a pass costs does not depend on its weights. `all taps` keeps every map it has.
+torch thread; processor seconds. The ratio is that of neighbours in time; `ratio` is the median over the rounds. The
+teacher is the default one, untrained: what a pass costs does not depend on its weights. `all taps` keeps every map.
 
 `batch`: one epoch of students drawn from the default space, as the training loop runs it with the default recipe (KD on
 the logits), and then the same batches alone. `share` is their part of the epoch, `transforms` what the epoch draws once
@@ -208,10 +208,10 @@ def bare(model: nn.Module, normalise: nn.Module, views: list[Tensor]) -> None:
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    begin = time.perf_counter()
+    """Processor seconds of one call, which do not count what else this machine does."""
+    begin = time.process_time()
     call()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def profile(setting: Setting, split: Split) -> None:

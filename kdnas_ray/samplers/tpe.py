@@ -86,9 +86,12 @@ class _Bounded(TPESampler):
         if len(trials) <= self._history:
             return study
         self._take_in(study, trials)
-        latest = trials[-(self._history - BEST) :]
-        best = {number for _, number in self._best if number < latest[0].number}
-        return _View(study, [*(trials[number] for number in sorted(best)), *latest])
+        first, ended = len(trials), 0
+        while first and ended < self._history - BEST:  # those that run are seen beside them, however many there are
+            first -= 1
+            ended += first not in self._open
+        best = sorted(number for _, number in self._best if number < first)
+        return _View(study, [*(trials[number] for number in best), *trials[first:]])
 
     def _take_in(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         """Those that ended since the last time, into the best so far."""

@@ -53,15 +53,15 @@ def test_history_when_the_study_is_longer_then_the_best_and_the_latest_are_seen(
     study = searched(sampler, 200)
     open_trial = study.ask()
     seen = sampler._view(study).get_trials()
-    assert 70 < len(seen) <= 120
-    assert [trial.number for trial in seen[-70:]] == list(range(200 - 69, 201))
+    assert 71 < len(seen) <= 121
+    assert [trial.number for trial in seen[-71:]] == list(range(200 - 70, 201))  # 70 that ended, one that runs
     assert seen[-1].number == open_trial.number
-    older = study.trials[: 200 - 69]
+    older = study.trials[: 200 - 70]
     whole = sorted((t.value for t in study.trials if t.state == TrialState.COMPLETE), reverse=True)
     assert {t.number for t in older if t.state == TrialState.COMPLETE and t.value >= whole[BEST - 1]} <= {
         trial.number for trial in seen
     }
-    assert not [t for t in seen[:-70] if t.user_attrs.get("excess")]
+    assert not [t for t in seen[:-71] if t.user_attrs.get("excess")]
 
 
 def test_history_when_a_trial_stays_open_then_those_after_it_are_ranked_all_the_same():
