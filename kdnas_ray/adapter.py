@@ -94,7 +94,7 @@ class StudyAdapter(Searcher):
         scores: further numbers of a candidate that are known before training: proxies that are objectives.
         missing: what each device lacks for an architecture, by the device's name, for the reason of a rejection.
         promote: reduction factor of a scheduler whose candidates wait at rungs; None where nobody waits.
-        workers: candidates that run at once; where they wait at rungs, none is chosen before one is free.
+        workers: candidates that run at once.
         recipes_each: recipes that are tried with each architecture that is proposed; a worker trains them as one.
     """
 
@@ -137,7 +137,7 @@ class StudyAdapter(Searcher):
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
         self._sieve, self._scores, self._missing = sieve, scores, missing
         self._passed: deque[Opened] = deque()
-        self._workers, self._recipes_each = workers, recipes_each
+        self._recipes_each = recipes_each
         self._ladder = Ladder(rungs, promote) if promote is not None else None
         self._paused: dict[str, Opened] = {}  # waits at a rung
         self._mates: dict[str, list[Opened]] = {}  # of one that runs: its worker trains them too
@@ -184,8 +184,6 @@ class StudyAdapter(Searcher):
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.stop.reason is not None or self.error is not None:
             return Searcher.FINISHED
-        if self._ladder is not None and len(self._running) >= self._workers:
-            return None
         mates: list[Opened] = []
         if trained := bool(self._trained):
             opened = self._trained.popleft()

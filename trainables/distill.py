@@ -145,10 +145,11 @@ class Distill(LinedUp):
     `reported` (default 0) is how far an earlier session's reports came: the first step goes to the rung after it.
     `mates` (default none) have the same architecture and stand at the same rung: the first step trains them beside the
     candidate where that is faster, and leaves the checkpoint of each at the next rung, from which its own trial, later,
-    reports at once. A step
-    returns `epoch`, `val_accuracy`, the whole `curve`, `train_s` so far and the step's own `save_s` (seconds in
-    training loops and in saving); a candidate that cannot be trained returns `failure` (the reason) and ends,
-    without costing the actor.
+    reports at once.
+
+    A step returns `epoch`, `val_accuracy`, the whole `curve`, `train_s` so far, the step's own `save_s` (seconds in
+    training loops and in saving) and `beside`, the accuracy of each mate at the rung by its name; a candidate that
+    cannot be trained returns `failure` (the reason) and ends, without costing the actor.
     """
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
@@ -172,7 +173,7 @@ class Distill(LinedUp):
         """Train to the next rung."""
         until = self.shared.rungs[self.rung]
         self.rung += 1
-        self.save_s = 0.0
+        self.save_s, self.beside = 0.0, dict[str, float]()
         try:
             if self.training is None:
                 self.training = self._open()
@@ -197,6 +198,7 @@ class Distill(LinedUp):
             "train_s": self.training.train_s,
             "save_s": self.save_s,
             "done": last,
+            **({"beside": self.beside} if self.beside else {}),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -236,6 +238,7 @@ class Distill(LinedUp):
         for place, (mate, training) in enumerate(beside, start=1):
             if place not in failed:
                 self._save(mate, training)
+                self.beside[mate.id] = training.curve[-1]["val_accuracy"]
         if 0 in failed:
             raise failed[0]
 

@@ -250,3 +250,15 @@ def test_extrapolate_when_impossible_then_is_refused(options, field):
         Extrapolate(**options)
     assert caught.value.field == f"scheduler.{field}"
     assert caught.value.remedy or field == "max_epochs"
+
+
+def test_asha_when_a_worker_trained_others_beside_a_candidate_then_judges_it_among_them():
+    def decided(beside):
+        scheduler = ASHA(max_epochs=9, grace_epochs=1, reduction_factor=3).make()
+        trial = FakeTrial("head")
+        scheduler.on_trial_add(None, trial)
+        return scheduler.on_trial_result(None, trial, {"epoch": 1, "val_accuracy": 0.5, **beside})
+
+    assert decided({}) == GO_ON  # the first of all is always among the best
+    assert decided({"beside": {"c0001": 0.9, "c0002": 0.8}}) == STOP
+    assert decided({"beside": {"c0001": 0.1, "c0002": 0.2}}) == GO_ON
