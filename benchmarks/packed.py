@@ -89,7 +89,7 @@ def compared(
         "ms one by one": alone,
         "ms packed": together,
         "ratio": together / alone,
-        "auto packs": pays(packed, bank),
+        "auto packs": pays(packed[0], students, bank),
         "largest difference": max(
             abs(one[name] - other[name]) / max(abs(one[name]), 1e-9)
             for a, b in zip(single, packed, strict=True)

@@ -302,7 +302,7 @@ def _train_as_one(
     torch.set_num_threads(shared.threads)
     trainings = [open_training(shared, _retrained(job), epochs) for job in jobs]
     try:
-        if not packed.wanted(shared.pack, trainings, shared.bank):
+        if not packed.wanted(shared.pack, trainings[0], len(trainings), shared.bank):
             return None
         with slot.training():
             normalise = Normalise(shared.mean, shared.std)

@@ -3,6 +3,8 @@
 Usable with plain Ray Tune: `tune.Tuner(tune.with_parameters(Distill, shared=shared), …)`.
 """
 
+import contextlib
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ from trainables import bank as banks
 from trainables import packed, slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
+from trainables.files import replace_text
 from trainables.layout import to_channels_last
 from trainables.lineup import LinedUp
 from trainables.loop import DivergedError, Normalise, Point, Training, start, train
@@ -26,6 +29,7 @@ from trainables.stream import Stream
 from trainables.tasks.base import Split, Task
 
 CHECKPOINT = "rung.pt"
+REPORT = "rung.json"  # of one that was trained beside another
 PEER_SEED = 500_000_003  # the peer of mutual learning starts from other weights than any candidate
 
 logger = logging.getLogger(__name__)
@@ -157,7 +161,7 @@ class Distill(LinedUp):
         torch.set_num_threads(shared.threads)
         self.shared = shared
         self.normalise = Normalise(shared.mean, shared.std)
-        self.pays: dict[tuple[Architecture, int], bool] = {}  # whether so many train faster as one
+        self.pays: dict[Architecture, bool] = {}  # whether several train faster as one
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -174,6 +178,8 @@ class Distill(LinedUp):
         until = self.shared.rungs[self.rung]
         self.rung += 1
         self.save_s, self.beside = 0.0, dict[str, float]()
+        if self.training is None and (known := self._trained_beside(until)) is not None:
+            return known
         try:
             if self.training is None:
                 self.training = self._open()
@@ -219,28 +225,42 @@ class Distill(LinedUp):
     def _train_beside(self, own: Training, until: int) -> None:
         """The first step of a candidate with mates: all of them as one, unless that is slower or cannot be."""
         shared, mates, self.mates = self.shared, self.mates, []
-        others = [open_training(shared, mate, shared.rungs[-1]) for mate in mates]
-        for mate, training in zip(mates, others, strict=True):
-            restore_training(self._folder(mate) / CHECKPOINT, training)
-        beside = [(mate, found) for mate, found in zip(mates, others, strict=True) if found.epoch == own.epoch < until]
-        trainings = [own, *(training for _, training in beside)]
-        what = (self.candidate.architecture, len(trainings))
+        architecture = self.candidate.architecture
         try:
-            if what not in self.pays:
-                self.pays[what] = packed.wanted(shared.pack, trainings, shared.bank)
-            if not self.pays[what]:
+            if architecture not in self.pays:
+                self.pays[architecture] = packed.wanted(shared.pack, own, 1 + len(mates), shared.bank)
+            if not self.pays[architecture]:
                 return
+            others = [open_training(shared, mate, shared.rungs[-1]) for mate in mates]
+            for mate, training in zip(mates, others, strict=True):
+                restore_training(self._folder(mate) / CHECKPOINT, training)
+            beside = [(mate, it) for mate, it in zip(mates, others, strict=True) if it.epoch == own.epoch < until]
+            trainings = [own, *(training for _, training in beside)]
             failed = packed.train_packed(trainings, shared.bank, shared.validation, shared.task, self.normalise, until)
         except packed.UnpackableError as error:
             logger.info("%s and its mates train one by one: %s", self.candidate.id, error)
-            self.pays[what] = False
+            self.pays[architecture] = False
             return
         for place, (mate, training) in enumerate(beside, start=1):
             if place not in failed:
                 self._save(mate, training)
                 self.beside[mate.id] = training.curve[-1]["val_accuracy"]
+                with contextlib.suppress(OSError):  # then its own trial trains it
+                    report = {"curve": training.curve, "train_s": training.train_s}
+                    replace_text(self._folder(mate) / REPORT, json.dumps(report))
         if 0 in failed:
             raise failed[0]
+
+    def _trained_beside(self, until: int) -> dict[str, Any] | None:
+        """What a step would return, where another's worker trained this candidate to the rung: no network is made."""
+        try:
+            known = json.loads((self._folder(self.candidate) / REPORT).read_text())
+        except (OSError, ValueError):
+            return None
+        if len(known["curve"]) != until:
+            return None
+        last = until == self.shared.rungs[-1]
+        return {"epoch": until, "val_accuracy": known["curve"][-1]["val_accuracy"], "save_s": 0.0, "done": last} | known
 
     def _keep(self) -> None:
         assert self.training is not None

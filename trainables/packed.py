@@ -37,7 +37,7 @@ from trainables.quantised import RANGES
 from trainables.tasks.base import Split, Task
 from trainables.terms import PEER, together
 
-TIMED_STEPS = 3
+TIMED_STEPS = 2
 PROBE = 4  # images on which the pack must answer as its students do
 CLOSE: Any = {"rtol": 1e-3, "atol": 1e-4, "equal_nan": True}
 
@@ -137,35 +137,39 @@ def train_packed(
     return failed
 
 
-def wanted(choice: str, trainings: Sequence[Training], bank: Bank) -> bool:
-    """Whether these train as one, where the user chose `always`, `never` or `auto`: if it pays."""
-    return len(trainings) > 1 and (choice == "always" or (choice == "auto" and pays(trainings, bank)))
+def wanted(choice: str, training: Training, students: int, bank: Bank) -> bool:
+    """Whether so many like this one train as one, where the user chose `always`, `never` or `auto`: if it pays."""
+    return students > 1 and (choice == "always" or (choice == "auto" and pays(training, students, bank)))
 
 
-def pays(trainings: Sequence[Training], bank: Bank) -> bool:
-    """Whether one step of the pack takes less time than the steps of its students one by one, measured here on copies.
+def pays(training: Training, students: int, bank: Bank) -> bool:
+    """Whether one step of a pack takes less time than the steps of its students one by one, measured here on copies.
 
-    Loss and update are the same calls either way, so the networks alone are timed, forward and backward; the fastest
-    of each, for whatever else runs on the machine only ever adds time.
+    Loss and update are the same calls either way, so the networks alone are timed, forward and backward; the faster
+    step of each counts, for the first allocates, and whatever else runs on the machine only ever adds time.
+
+    Args:
+        training: one of them.
+        students: how many.
+        bank: what they learn from.
 
     Raises:
         UnpackableError: see `pack`.
     """
-    models = [copy.deepcopy(training.model).train() for training in trainings]
+    models = [copy.deepcopy(training.model).train() for _ in range(students)]
     single, device = copy.deepcopy(models[0]), device_of(models[0])
     beside, _ = _side_by_side(models)
-    size = min(trainings[0].recipe.batch_size, len(bank))
-    images = torch.rand(size, *bank.shape, device=device)
-    timed = {1: (single, images), len(models): (beside.train(), images.repeat(1, len(models), 1, 1))}
+    images = torch.rand(min(training.recipe.batch_size, len(bank)), *bank.shape, device=device)
+    timed = {1: (single, images), students: (beside.train(), images.repeat(1, students, 1, 1))}
     best = dict.fromkeys(timed, math.inf)
     for _ in range(TIMED_STEPS):
-        for students, (model, inputs) in timed.items():
+        for many, (model, inputs) in timed.items():
             begin = time.perf_counter()
             model(inputs).square().mean().backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            best[students] = min(best[students], time.perf_counter() - begin)
-    return best[len(models)] < len(models) * best[1]
+            best[many] = min(best[many], time.perf_counter() - begin)
+    return best[students] < students * best[1]
 
 
 def _epoch(made: Pack, bank: Bank, task: Task, normalise: Normalise) -> list[float]:

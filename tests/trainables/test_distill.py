@@ -277,6 +277,7 @@ def test_mates_are_trained_beside_the_candidate_and_report_at_once_in_trials_of_
         assert result["epoch"] == 1
         assert result["train_s"] == first["train_s"]  # of the pack, shared equally
         assert os.stat(checkpoint(shared, mate)).st_mtime_ns == written
+        assert trainable.training is None  # no network was made for it
         for point, wanted in zip(trainable.train()["curve"], reference(mate)[0][:2], strict=True):
             assert point == pytest.approx(wanted, rel=0.01, abs=0.01)
 
