@@ -25,6 +25,7 @@ from kdnas_ray.promotion import Ladder, group
 from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
+from trainables.distill import read_report
 from trainables.lineup import lineup
 from trainables.loop import Point
 
@@ -145,9 +146,12 @@ class StudyAdapter(Searcher):
         self._waiting: deque[Opened] = deque()
         for row in self.journal.rows.values():
             if self._ladder is not None:
-                self._ladder.reached(row["id"], row["curve"] if row["state"] != "rejected" else ())
+                self._ladder.reached(row["id"], row["curve"])
         for opened in self._reconcile():
-            if self._ladder is not None and opened.curve:
+            if len(opened.curve) >= rungs[-1]:  # the process died before it wrote the last line
+                self.journal.started(opened.candidate, opened.costs, len(opened.curve))
+                self._end(opened.candidate, "complete", opened.curve, opened.train_s, None)
+            elif self._ladder is not None and opened.curve:
                 self._pause(opened)
             else:
                 self._waiting.append(opened)
@@ -167,14 +171,25 @@ class StudyAdapter(Searcher):
     def end_paused(self) -> None:
         """Close the candidates that wait at a rung; nobody goes on any more."""
         for opened in (*self._trained, *(mate for mates in self._mates.values() for mate in mates)):
-            if opened.curve:
-                self._pause(opened)
+            self._end_untold(opened)
         self._trained.clear()
         self._mates.clear()
         while self._paused:
             opened = self._resume(next(reversed(self._paused)))
             self.journal.started(opened.candidate, opened.costs, len(opened.curve))
             self._end(opened.candidate, "pruned", opened.curve, opened.train_s, None)
+
+    def _end_untold(self, opened: Opened) -> None:
+        """Close one whose trial never came, with what its worker trained beside another; untrained it stays open."""
+        name = opened.candidate.id
+        report = read_report(self.journal.run / "trials" / name) or {}
+        curve = max(opened.curve, report.get("curve", ()), key=len)
+        if curve:
+            self.journal.started(opened.candidate, opened.costs, len(opened.curve))
+            self._reported[name] = len(opened.curve)
+            self._on_rung(opened.candidate, curve)
+            state = "complete" if len(curve) >= self._rungs[-1] else "pruned"
+            self._end(opened.candidate, state, curve, report.get("train_s", opened.train_s), None)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Configuration of the next trial, or `Searcher.FINISHED`."""
@@ -195,7 +210,8 @@ class StudyAdapter(Searcher):
             return self._nothing_new()
         else:
             # What an evaluator proposes needs no other judge.
-            ahead = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            looks = self._sieve is not None or self._recipes_each > 1
+            ahead = looks and self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             found = self._propose() if self._sieve is None or ahead else self._sifted(self._sieve)
             if found is None:
                 return self._nothing_new()
@@ -254,7 +270,7 @@ class StudyAdapter(Searcher):
 
     def _beside(self, opened: Opened) -> list[Opened]:
         """Proposals of the same architecture with other recipes, as many as are wanted and found."""
-        left = math.inf if self._trials is None else self._trials - self._created
+        left = math.inf if self._trials is None else self._trials - self._created - len(self._passed)
         wanted = min(self._recipes_each - 1, left)
         found: list[Opened] = []
         while len(found) < wanted:
@@ -336,6 +352,9 @@ class StudyAdapter(Searcher):
                 candidate_seed(self._seed, trial.number),
             )
             costs: Mapping[str, float] = self._costs(candidate.architecture)
+            if of is not None and candidate.architecture != of:  # a decision that does not fit was drawn anew
+                self._reject(candidate, costs, "another architecture than was asked for")
+                continue
             over = excess(costs, self._bounds)
             _note(trial, {**costs, "excess": list(over.values())})
             lacking = any(name.startswith(UNSUPPORTED) and by > 0 for name, by in over.items())

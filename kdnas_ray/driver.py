@@ -353,7 +353,9 @@ def _search_phase(
     deadline = None
     if config.budget.wall_s is not None:
         deadline = time.perf_counter() + max(0.0, config.budget.wall_s - journal.search_s())
-    with narrator.watch(progress) if adapter.has_work() else contextlib.nullcontext():
+    with contextlib.ExitStack() as closing:
+        closing.callback(shutil.rmtree, adapter.lineup["folder"], ignore_errors=True)
+        closing.enter_context(narrator.watch(progress) if adapter.has_work() else contextlib.nullcontext())
         # Once, and again only where a worker died after Tune had been told that there is nothing left to start.
         while adapter.has_work() and stop.reason is None and adapter.error is None:
             scheduler = config.scheduler.make()
@@ -361,7 +363,6 @@ def _search_phase(
             _tune(config, adapter, scheduler, trial, shared, _Ender(stop, deadline, narrator, adapter))
         if stop.reason != "interrupt":
             adapter.end_paused()
-    shutil.rmtree(adapter.lineup["folder"], ignore_errors=True)
     journal.save_time()
     if adapter.exhausted:
         narrator.say("The search ends here: nothing new is proposed that keeps the constraints.")

@@ -302,9 +302,9 @@ def _train_as_one(
     torch.set_num_threads(shared.threads)
     trainings = [open_training(shared, _retrained(job), epochs) for job in jobs]
     try:
-        if not packed.wanted(shared.pack, trainings[0], len(trainings), shared.bank):
-            return None
         with slot.training():
+            if not packed.wanted(shared.pack, trainings[0], len(trainings), shared.bank):
+                return None
             normalise = Normalise(shared.mean, shared.std)
             failed = packed.train_packed(trainings, shared.bank, shared.validation, shared.task, normalise, epochs)
     except packed.UnpackableError:

@@ -1,8 +1,9 @@
 """Which candidate that waits at a rung goes on next?
 
 Ray Tune's ASHA stops a candidate at a rung or lets it go on, once and at once: one that came early, when few had
-reached the rung, is judged by few. Here every candidate waits at each rung, and whenever a worker is free the best that
-now belong to the top go on; only where nobody does, a new one begins.
+reached the rung, is judged by few. Here every candidate waits at each rung, and whenever a worker will soon be free
+(trials are handed out ahead, one a worker) the best that now belong to the top go on; only where nobody does, a new one
+begins.
 
 Source: Li 2020, A System for Massively Parallel Hyperparameter Tuning (MLSys), algorithm 2 (`get_job`).
 """

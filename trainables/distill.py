@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from search_spaces import Architecture, Space
+from search_spaces import Architecture, Space, first_line
 from trainables import bank as banks
 from trainables import packed, slot
 from trainables.bank import Bank
@@ -142,6 +142,15 @@ def taught_by_itself(shared: Shared, model: nn.Module) -> Shared:
     return replace(shared, bank=bank)
 
 
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """`curve` and `train_s` of one that was trained beside another, from its folder; None where there is no report."""
+    try:
+        report: dict[str, Any] = json.loads((folder / REPORT).read_text())
+    except (OSError, ValueError):
+        return None
+    return report
+
+
 class Distill(LinedUp):
     """Trains a candidate from rung to rung; its checkpoint lies in the run folder, so any worker can go on.
 
@@ -161,7 +170,7 @@ class Distill(LinedUp):
         torch.set_num_threads(shared.threads)
         self.shared = shared
         self.normalise = Normalise(shared.mean, shared.std)
-        self.pays: dict[Architecture, bool] = {}  # whether several train faster as one
+        self.pays: dict[tuple[Architecture, int], bool] = {}  # whether one with so many mates trains faster as one
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -179,6 +188,7 @@ class Distill(LinedUp):
         self.rung += 1
         self.save_s, self.beside = 0.0, dict[str, float]()
         if self.training is None and (known := self._trained_beside(until)) is not None:
+            self.mates = []
             return known
         try:
             if self.training is None:
@@ -225,21 +235,31 @@ class Distill(LinedUp):
     def _train_beside(self, own: Training, until: int) -> None:
         """The first step of a candidate with mates: all of them as one, unless that is slower or cannot be."""
         shared, mates, self.mates = self.shared, self.mates, []
-        architecture = self.candidate.architecture
+        mates = [mate for mate in mates if packed.shares_steps(mate.recipe)]
+        if not mates or not packed.shares_steps(self.candidate.recipe):
+            return
+        what = (self.candidate.architecture, len(mates))
+        beside: list[tuple[Candidate, Training]] = []
+        failed: dict[int, DivergedError] = {}
         try:
-            if architecture not in self.pays:
-                self.pays[architecture] = packed.wanted(shared.pack, own, 1 + len(mates), shared.bank)
-            if not self.pays[architecture]:
+            if what not in self.pays:
+                self.pays[what] = packed.wanted(shared.pack, own, 1 + len(mates), shared.bank)
+            if not self.pays[what]:
                 return
-            others = [open_training(shared, mate, shared.rungs[-1]) for mate in mates]
-            for mate, training in zip(mates, others, strict=True):
+            for mate in mates:
+                training = open_training(shared, mate, shared.rungs[-1])
                 restore_training(self._folder(mate) / CHECKPOINT, training)
-            beside = [(mate, it) for mate, it in zip(mates, others, strict=True) if it.epoch == own.epoch < until]
+                if training.epoch == own.epoch < until:
+                    beside.append((mate, training))
             trainings = [own, *(training for _, training in beside)]
             failed = packed.train_packed(trainings, shared.bank, shared.validation, shared.task, self.normalise, until)
         except packed.UnpackableError as error:
             logger.info("%s and its mates train one by one: %s", self.candidate.id, error)
-            self.pays[architecture] = False
+            self.pays[what] = False
+            return
+        except Exception as error:  # a mate's fault, or too little memory for all: each has its own trial
+            logger.warning("%s and its mates train one by one: %s", self.candidate.id, first_line(error))
+            self.training = self._open()  # it may stand within an epoch
             return
         for place, (mate, training) in enumerate(beside, start=1):
             if place not in failed:
@@ -253,11 +273,8 @@ class Distill(LinedUp):
 
     def _trained_beside(self, until: int) -> dict[str, Any] | None:
         """What a step would return, where another's worker trained this candidate to the rung: no network is made."""
-        try:
-            known = json.loads((self._folder(self.candidate) / REPORT).read_text())
-        except (OSError, ValueError):
-            return None
-        if len(known["curve"]) != until:
+        known = read_report(self._folder(self.candidate))
+        if known is None or len(known["curve"]) != until:
             return None
         last = until == self.shared.rungs[-1]
         return {"epoch": until, "val_accuracy": known["curve"][-1]["val_accuracy"], "save_s": 0.0, "done": last} | known

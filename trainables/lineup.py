@@ -5,6 +5,7 @@ another for the next trial: with candidates of two seconds and workers that take
 work (NAS-Bench-201 from a table: 109 ms a candidate instead of 35).
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -35,11 +36,12 @@ class LinedUp(tune.Trainable):
         line = self.config.get("lineup")
         if line is not None and self.iteration == 0:
             folder = Path(line["folder"])
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{socket.gethostname()}-{os.getpid()}").touch()
+            with contextlib.suppress(OSError):  # a full disk: then the others wait in vain, once
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{socket.gethostname()}-{os.getpid()}").touch()
         result: dict[str, Any] = super().train()
         if line is not None and self.iteration == 1:
             end = time.monotonic() + PATIENCE_S
-            while len(list(folder.iterdir())) < line["workers"] and time.monotonic() < end:
+            while folder.exists() and len(list(folder.iterdir())) < line["workers"] and time.monotonic() < end:
                 time.sleep(LOOK_S)
         return result

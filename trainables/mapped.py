@@ -37,7 +37,7 @@ class MappedArray(np.memmap):
 def opened(path: Path) -> MappedArray:
     """The array in a `.npy` file, not read yet."""
     found = np.load(path, mmap_mode="r", allow_pickle=False).view(MappedArray)
-    found.path = path
+    found.path = path.resolve()  # a worker may have another working folder
     return found
 
 

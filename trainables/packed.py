@@ -6,10 +6,11 @@ images take 0.35 of the time of 8 single ones (`benchmarks/packed.py`). Where ar
 measurement decides (`pays`).
 """
 
+import contextlib
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from search_spaces import first_line
 from trainables.bank import Bank, Batch, fitting
 from trainables.loop import (
     EVALUATION_BATCH,
@@ -33,9 +35,9 @@ from trainables.loop import (
     weighed,
 )
 from trainables.optimizer import clip
-from trainables.quantised import RANGES
+from trainables.recipe import Recipe
 from trainables.tasks.base import Split, Task
-from trainables.terms import PEER, together
+from trainables.terms import together
 
 TIMED_STEPS = 2
 PROBE = 4  # images on which the pack must answer as its students do
@@ -86,17 +88,39 @@ def pack(trainings: Sequence[Training], normalise: Normalise, bank: Bank) -> Pac
     """
     first = trainings[0]
     for training in trainings:
-        if PEER in training.projectors or RANGES in training.projectors or training.recipe.weighting == "meta":
+        if not shares_steps(training.recipe):
             raise UnpackableError("mutual learning, training for int8 and learned weights have steps of their own")
         alike = (training.epoch, training.total_epochs, training.recipe.batch_size)
         if alike != (first.epoch, first.total_epochs, first.recipe.batch_size):
             raise UnpackableError("they differ in epochs or batch size")
     models = [training.model for training in trainings]
-    expected = _answers(models, normalise, bank)
-    model, gradients = _side_by_side(models)
+    with _refusing():
+        expected = _answers(models, normalise, bank)
+        model, gradients = _side_by_side(models)
     made = Pack(model, trainings, gradients)
-    _check(made, expected, normalise, bank)
+    try:
+        with _refusing():
+            _check(made, expected, normalise, bank)
+    except UnpackableError:
+        made.close()
+        raise
     return made
+
+
+def shares_steps(recipe: Recipe) -> bool:
+    """Whether a student with this recipe may be part of a pack."""
+    return not (recipe.mutual or recipe.quantised or (recipe.weighting == "meta" and recipe.terms))
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Whatever a network does that the code of a pack does not expect, it trains alone as well."""
+    try:
+        yield
+    except UnpackableError:
+        raise
+    except Exception as error:
+        raise UnpackableError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def train_packed(
@@ -156,19 +180,20 @@ def pays(training: Training, students: int, bank: Bank) -> bool:
     Raises:
         UnpackableError: see `pack`.
     """
-    models = [copy.deepcopy(training.model).train() for _ in range(students)]
-    single, device = copy.deepcopy(models[0]), device_of(models[0])
-    beside, _ = _side_by_side(models)
-    images = torch.rand(min(training.recipe.batch_size, len(bank)), *bank.shape, device=device)
-    timed = {1: (single, images), students: (beside.train(), images.repeat(1, students, 1, 1))}
-    best = dict.fromkeys(timed, math.inf)
-    for _ in range(TIMED_STEPS):
-        for many, (model, inputs) in timed.items():
-            begin = time.perf_counter()
-            model(inputs).square().mean().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            best[many] = min(best[many], time.perf_counter() - begin)
+    with _refusing():
+        models = [copy.deepcopy(training.model).train() for _ in range(students)]
+        single, device = copy.deepcopy(models[0]), device_of(models[0])
+        beside, _ = _side_by_side(models)
+        images = torch.rand(min(training.recipe.batch_size, len(bank)), *bank.shape, device=device)
+        timed = {1: (single, images), students: (beside.train(), images.repeat(1, students, 1, 1))}
+        best = dict.fromkeys(timed, math.inf)
+        for _ in range(TIMED_STEPS):
+            for many, (model, inputs) in timed.items():
+                begin = time.perf_counter()
+                model(inputs).square().mean().backward()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                best[many] = min(best[many], time.perf_counter() - begin)
     return best[students] < students * best[1]
 
 
@@ -212,7 +237,7 @@ def _evaluate(made: Pack, split: Split, task: Task, normalise: Normalise) -> lis
     model.eval()
     answers = []
     with torch.inference_mode():
-        size = fitting(EVALUATION_BATCH, split.images.shape[1:])
+        size = max(1, fitting(EVALUATION_BATCH, split.images.shape[1:]) // students)
         for begin in range(0, len(split), size):
             images = normalise(torch.from_numpy(np.array(split.images[begin : begin + size])).to(device_of(model)))
             answers.append(model(images.repeat(1, students, *[1] * (images.dim() - 2))).cpu())
@@ -235,21 +260,25 @@ def _beside(images: Tensor, students: int) -> Tensor:
 
 def _side_by_side(models: Sequence[nn.Module]) -> tuple[nn.Module, list[Tensor]]:
     """A model of all, whose weights those of the models become views of, and its gradients."""
+    if len([*models[0].parameters()]) != len([*models[0].named_parameters(remove_duplicate=False)]):
+        raise UnpackableError("it uses a weight twice")
     packed = copy.deepcopy(models[0])
-    made: dict[int, nn.Module] = {}
+    layers: dict[str, tuple[nn.Module, list[nn.Module]]] = {}
     for name, module in models[0].named_modules():
         if not [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             if isinstance(module, _DropoutNd) and module.p > 0:
                 raise UnpackableError("dropout draws other numbers for a pack")
             continue
-        parts = [model.get_submodule(name) for model in models]
-        if id(module) not in made:
-            made[id(module)] = _layer(parts)
-        owner, _, last = name.rpartition(".")
         if not name:
             raise UnpackableError("it is one layer")
-        setattr(packed.get_submodule(owner), last, made[id(module)])
-        _share(made[id(module)], parts)
+        parts = [model.get_submodule(name) for model in models]
+        if len({type(part) for part in parts}) > 1:
+            raise UnpackableError("their layers are of different kinds")
+        layers[name] = _layer(parts), parts
+    for name, (layer, parts) in layers.items():  # nothing refuses any more: from here on they share memory
+        owner, _, last = name.rpartition(".")
+        setattr(packed.get_submodule(owner), last, layer)
+        _share(layer, parts)
     gradients = []
     for weight in packed.parameters():
         weight.grad = torch.zeros_like(weight, memory_format=torch.preserve_format)
@@ -317,7 +346,8 @@ def _layer(parts: Sequence[nn.Module]) -> nn.Module:
     if type(one) is nn.Linear:
         return _Linears(parts)  # type: ignore[arg-type]
     if type(one) is nn.BatchNorm2d and one.momentum is not None:
-        many, device = len(parts) * one.num_features, one.weight.device if one.affine else None
+        many = len(parts) * one.num_features
+        device = next((tensor.device for tensor in (*one.parameters(), *one.buffers())), None)
         return nn.BatchNorm2d(many, one.eps, one.momentum, one.affine, one.track_running_stats, device)
     raise UnpackableError(f"there is no pack of {type(one).__name__}")
 
@@ -354,13 +384,12 @@ def _check(
     """A forward pass of one's own (channels put together, shuffled, counted) may not survive side by side."""
     made.model.eval()
     images = torch.cat([_probe(bank, normalise, place, device_of(made.model)) for place in range(len(expected))], dim=1)
-    try:
-        with torch.inference_mode():
-            logits, seen = made.model.forward_taps(images, list(expected[0][1]))  # type: ignore[operator]
+    with torch.inference_mode():
+        logits, seen = made.model.forward_taps(images, list(expected[0][1]))  # type: ignore[operator]
+        try:
             for place, (own, taps) in enumerate(expected):
                 torch.testing.assert_close(made.part(logits, place), own, **CLOSE)
                 for name, tap in taps.items():
                     torch.testing.assert_close(made.part(seen[name], place), tap, **CLOSE)
-    except (AssertionError, RuntimeError) as error:
-        made.close()
-        raise UnpackableError(f"side by side they answer otherwise ({error})") from error
+        except AssertionError as error:
+            raise UnpackableError(f"side by side they answer otherwise ({error})") from error

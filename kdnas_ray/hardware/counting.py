@@ -1,6 +1,7 @@
 """How many parameters and FLOPs has a network? Counted on the meta device, where nothing is computed, or on zeros."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,11 +79,23 @@ class _Flops(TorchDispatchMode):
 
 
 def _flops(model: nn.Module, image: torch.Tensor) -> int:
-    # Attention in one fused operator of the CPU has no formula; as matrix products it has.
-    attention = contextlib.nullcontext() if image.is_meta else sdpa_kernel(SDPBackend.MATH)
-    with torch.no_grad(), attention, _one_thread(), _Flops() as counter:
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        model, image = copy.deepcopy(model).to("meta"), image.to("meta")  # on the CPU one operator without a formula
+    with torch.no_grad(), contextlib.nullcontext() if image.is_meta else _unfused(), _Flops() as counter:
         model(image)
     return counter.flops
+
+
+@contextlib.contextmanager
+def _unfused() -> Iterator[None]:
+    """Attention as the matrix products that it is: its fused operators have no formula."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), _one_thread():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextlib.contextmanager

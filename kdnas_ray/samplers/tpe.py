@@ -36,7 +36,7 @@ class TPE:
     history: int = 300
 
     def __post_init__(self) -> None:
-        at_least("history", self.history, 2 * BEST)
+        at_least("history", self.history, max(2 * BEST, 2 * self.startup_trials))
         at_least("startup_trials", self.startup_trials, 1)
         at_least("candidates", self.candidates, 1)
 

@@ -3,6 +3,7 @@
 Ray is left out: the adapter is called as Ray Tune's loop calls it.
 """
 
+import json
 import pickle
 import random
 from typing import Any
@@ -535,11 +536,47 @@ def test_lineup_when_packs_are_fewer_than_workers_then_counts_them_and_no_mate_w
     assert opened.given["lineup"]["workers"] == 2
 
 
+def test_mates_when_a_sieve_let_others_through_then_these_are_trained_first(session, result):
+    sieve = Sieve("size", 8, 4, lambda candidates: [float(c.architecture["width"]) for c in candidates])
+    opened = session(recipes_each=4, trials=6, sieve=sieve)
+    for number in range(6):
+        opened.ask(str(number))
+        opened.adapter.on_trial_complete(str(number), result(0.5, 0.6, 0.7))
+    assert opened.adapter.suggest("more") == Searcher.FINISHED
+    assert not opened.adapter.has_work()
+
+
 def test_mates_when_the_worker_dies_then_they_are_handed_out_all_the_same(session, result):
     opened = session(recipes_each=2, trials=2)
     opened.ask("a")
     opened.adapter.on_trial_complete("a", None, error=True)
     assert {opened.ask(name).id for name in ("b", "c")} == {"c0000", "c0001"}
+
+
+def test_mates_when_the_time_is_over_then_what_their_worker_trained_is_kept_though_no_trial_told_it(session, result):
+    opened = session(recipes_each=3, trials=3)
+    opened.ask("a")
+    points = result(0.2, 0.5, 0.8)["curve"]
+    folder = opened.run / "trials" / "c0001"
+    folder.mkdir(parents=True)
+    (folder / "rung.json").write_text(json.dumps({"curve": points, "train_s": 7.0}))
+    opened.stop.reason = "budget"
+    opened.adapter.on_trial_complete("a", result(0.2, 0.5, 0.9))
+    opened.adapter.end_paused()
+    assert {name: row["state"] for name, row in opened.rows().items()} == {"c0000": "complete", "c0001": "complete"}
+    assert (opened.rows()["c0001"]["train_s"], opened.trial(1).value) == (7.0, 0.8)
+    assert opened.trial(2).state == TrialState.RUNNING  # nothing of it was trained: a resume does
+    assert opened.progress.running == 0
+
+
+def test_resume_when_the_process_died_before_a_last_line_was_written_then_it_is_written(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.study._storage.set_trial_user_attr(0, "curve", result(0.2, 0.5, 0.8)["curve"])
+    again = session()
+    assert again.rows()["c0000"]["state"] == "complete"
+    assert again.trial(0).value == 0.8
+    assert again.ask("b").id == "c0001"
 
 
 def test_mates_when_the_recipe_is_one_then_there_are_none(session, result):

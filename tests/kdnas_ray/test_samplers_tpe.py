@@ -88,3 +88,5 @@ def test_history_when_it_holds_little_more_than_the_best_then_refused():
         TPE(history=99)
     assert caught.value.field == "sampler.history"
     assert "at least 100" in (caught.value.remedy or "")
+    with pytest.raises(KdnasError, match="too small"):
+        TPE(startup_trials=200)  # else the model would never be used

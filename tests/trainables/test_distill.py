@@ -308,3 +308,10 @@ def test_mates_that_cannot_train_as_one_are_left_to_their_own_trials(opened, sha
     trainable.shared = dataclasses.replace(shared, pack="always")
     assert trainable.train()["curve"] == reference()[0][:1]
     assert not os.path.exists(checkpoint(shared, peer))
+
+
+def test_mates_of_which_one_is_broken_cost_the_candidate_nothing(opened, shared, reference):
+    broken = dataclasses.replace(MATES[0], recipe=Recipe(batch_size=32, terms=(Term("kd", tap="nowhere"),)))
+    trainable = opened(mates=[broken.to_json(), MATES[1].to_json()])
+    trainable.shared = dataclasses.replace(shared, pack="always")
+    assert trainable.train()["curve"] == reference()[0][:1]

@@ -174,6 +174,24 @@ class _Concatenates(nn.Module):
         return logits, dict.fromkeys(names, logits)
 
 
+class _ReadsItsLayer(_Concatenates):
+    def forward(self, x):
+        assert self.one.out_channels == 4
+        return self.classifier(torch.cat([self.one(x), self.other(x)], dim=1).mean(dim=(2, 3)))
+
+
+class _Ties(_Concatenates):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other.weight = self.one.weight
+
+
+class _NormsLast(_Concatenates):
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, CLASSES))
+
+
 def _attends():
     space = SPACES["vit_tiny"]()
     return space.build(sample(space, random.Random(0)), SHAPE, CLASSES)
@@ -186,13 +204,16 @@ def _attends():
         ([Recipe(quantised=True)] * 2, None, "steps of their own"),
         ([Recipe(), Recipe(weighting="meta")], None, "steps of their own"),
         ([Recipe()] * 2, _Concatenates, "answer otherwise"),
+        ([Recipe()] * 2, _ReadsItsLayer, "out_channels"),
+        ([Recipe()] * 2, _Ties, "a weight twice"),
+        ([Recipe()] * 2, _NormsLast, "no pack of LayerNorm"),
         (
             [Recipe()] * 2,
             _attends,
             "no pack of",
         ),
     ],
-    ids=["mutual", "int8", "meta", "channels put together", "attention"],
+    ids=["mutual", "int8", "meta", "channels put together", "reads its layer", "ties", "norms last", "attention"],
 )
 def test_pack_when_it_cannot_be_then_says_so_and_leaves_the_students_as_they_were(bank, recipes, build, reason):
     recipes = [dataclasses.replace(recipe, batch_size=32) for recipe in recipes]
@@ -207,6 +228,8 @@ def test_pack_when_it_cannot_be_then_says_so_and_leaves_the_students_as_they_wer
         pack(trainings, NORMALISE, bank)
     for training, values in zip(trainings, before, strict=True):
         assert all(torch.equal(value, values[name]) for name, value in training.model.state_dict().items())
+        weight = next(training.model.parameters())
+        assert weight.untyped_storage().nbytes() == weight.numel() * weight.element_size()  # its own
 
 
 def test_pack_when_epochs_differ_then_refused(bank):

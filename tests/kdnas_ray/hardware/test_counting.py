@@ -47,6 +47,37 @@ def test_counts_when_run_on_zeros_then_those_of_the_meta_device_and_of_torchs_ow
     assert counts["flops"] == counter.get_total_flops()
 
 
+class _Sequence(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        if isinstance(self.layer, nn.MultiheadAttention):
+            return self.layer(tokens, tokens, tokens)[0]
+        return self.layer(tokens)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.TransformerEncoderLayer(16, 2, 32, batch_first=True),
+        lambda: nn.MultiheadAttention(16, 2, batch_first=True),
+        lambda: nn.LSTM(16, 8, batch_first=True),
+        lambda: nn.GRU(16, 8, batch_first=True),
+    ],
+    ids=["encoder", "attention", "lstm", "gru"],
+)
+def test_counts_when_an_operator_is_fused_on_the_cpu_then_those_of_the_meta_device(layer):
+    shape = (16, 4, 5)
+    counts = count(lambda: _Sequence(layer()), shape)
+    assert counts["flops"] > 2 * 16 * 16 * 20  # at least one product of all tokens with a matrix
+    assert count(lambda: _Sequence(layer()), shape, light=True) == counts
+    assert count_model(_Sequence(layer()), shape) == counts
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_light_when_a_student_is_small_then_so_and_a_big_network_is_not():
     assert is_light({"params": 100_000, "flops": 10_000_000})
     assert not is_light({"params": 100_000, "flops": 4_000_000_000})
