@@ -322,7 +322,7 @@ def save(bank: Bank, folder: Path) -> None:
         if bank.classifier is not None:
             arrays |= dict(zip(CLASSIFIER, bank.classifier, strict=True))
         safetensors.numpy.save_file(arrays, draft / "bank.safetensors")
-        digest_of_file = _file_digest(draft / "bank.safetensors")
+        digest_of_file = file_digest(draft / "bank.safetensors")
         facts = {
             "format": FORMAT,
             "sha256": digest_of_file,
@@ -340,8 +340,8 @@ def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -
     """
     try:
         facts: Mapping[str, Any] = json.loads((folder / "bank.json").read_text())
-        if facts["sha256"] != _file_digest(folder / "bank.safetensors"):
-            raise _corrupt(folder, "its checksum does not match")
+        if facts["sha256"] != file_digest(folder / "bank.safetensors"):
+            raise corrupt(folder, "its checksum does not match")
         arrays = safetensors.numpy.load_file(folder / "bank.safetensors")
         parts = {name.removeprefix("logits."): arrays[name] for name in arrays if name.startswith("logits.")}
         logits = parts["all"] if "all" in parts else TopLogits(**parts)
@@ -349,10 +349,10 @@ def load(folder: Path, split: Split, *, augmentation: Augmentation, seed: int) -
         taps = {name: arrays[f"tap.{name}"] for name in facts["taps"]}
         known = (arrays[CLASSIFIER[0]], arrays[CLASSIFIER[1]]) if CLASSIFIER[0] in arrays else None
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise _corrupt(folder, f"it cannot be read ({error})") from error
+        raise corrupt(folder, f"it cannot be read ({error})") from error
     for samples in (logits.shape[2], *(tap.shape[1] for tap in taps.values())):
         if samples != len(split):
-            raise _corrupt(folder, f"it holds {samples} samples, the data {len(split)}")
+            raise corrupt(folder, f"it holds {samples} samples, the data {len(split)}")
     return Bank(split.images, split.labels, logits, taps, augmentation, seed, params, known)
 
 
@@ -447,12 +447,14 @@ def _first(teachers: Sequence[nn.Module]) -> list[tuple[bool, nn.Module]]:
     return [(index == 0, teacher) for index, teacher in enumerate(teachers)]
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _corrupt(folder: Path, what: str) -> KdnasError:
+def corrupt(folder: Path, what: str) -> KdnasError:
+    """The error of a stored bank that cannot be used."""
     return KdnasError(
         f"the stored bank is unusable: {what}",
         field="bank",

@@ -3,7 +3,6 @@
 One `.npy` file an array, written view by view as the teachers answer, so that no more than one view is ever in memory.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import KdnasError
 from trainables.augment import Augmentation
-from trainables.bank import CLASSIFIER, FORMAT, Bank
+from trainables.bank import CLASSIFIER, FORMAT, Bank, corrupt, file_digest
 from trainables.files import whole_folder
 from trainables.tasks.base import Split
 
@@ -58,7 +56,7 @@ def build_mapped(folder: Path, build: Callable[..., Bank]) -> None:
         if bank.classifier is not None:
             for name, part in zip(CLASSIFIER, bank.classifier, strict=True):
                 np.save(draft / f"{name}.npy", part)
-        files = {path.name: _digest(path) for path in sorted(draft.glob("*.npy"))}
+        files = {path.name: file_digest(path) for path in sorted(draft.glob("*.npy"))}
         facts = {"format": FORMAT, "teacher_params": bank.teacher_params, "taps": list(bank.taps), "sha256": files}
         (draft / FACTS).write_text(json.dumps(facts))
 
@@ -71,30 +69,16 @@ def load_mapped(folder: Path, split: Split, *, augmentation: Augmentation, seed:
     """
     try:
         facts = json.loads((folder / FACTS).read_text())
-        if any(_digest(folder / name) != digest for name, digest in facts["sha256"].items()):
-            raise _unusable(folder, "its checksum does not match")
+        if any(file_digest(folder / name) != digest for name, digest in facts["sha256"].items()):
+            raise corrupt(folder, "its checksum does not match")
         logits, taps = opened(folder / f"{LOGITS}.npy"), {n: opened(folder / f"{TAP}{n}.npy") for n in facts["taps"]}
         there = (folder / f"{CLASSIFIER[0]}.npy").exists()
         weight, bias = (np.load(folder / f"{n}.npy", allow_pickle=False) if there else None for n in CLASSIFIER)
         params = tuple(int(size) for size in facts["teacher_params"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unusable(folder, f"it cannot be read ({error})") from error
+        raise corrupt(folder, f"it cannot be read ({error})") from error
     for samples in (logits.shape[2], *(tap.shape[1] for tap in taps.values())):
         if samples != len(split):
-            raise _unusable(folder, f"it holds {samples} samples, the data {len(split)}")
+            raise corrupt(folder, f"it holds {samples} samples, the data {len(split)}")
     known = None if weight is None or bias is None else (weight, bias)
     return Bank(split.images, split.labels, logits, taps, augmentation, seed, params, known)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unusable(folder: Path, what: str) -> KdnasError:
-    return KdnasError(
-        f"the stored bank is unusable: {what}",
-        field="bank",
-        value=str(folder),
-        remedy="it is computed again; delete the folder if this repeats",
-    )
