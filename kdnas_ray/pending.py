@@ -6,8 +6,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 class StartsPending(TrialScheduler):
     """Leaves it to Tune to start what is pending.
 
-    Tune's own schedulers go through all trials of the search, twice at each event, to find one: at 10,000 trials
-    that is 5 ms a trial and rising. It is needed where a scheduler pauses trials only.
+    Tune's own schedulers go through all trials of the search, twice at each event, to find one: a cost that grows with
+    the search. It is needed where a scheduler pauses trials only.
     """
 
     def choose_trial_to_run(self, tune_controller: object) -> None:

@@ -2,7 +2,7 @@
 
 Ray Tune (2.60) gives the trial of a worker that is still starting to one that is done, ends the starting one and starts
 another for the next trial: with candidates of two seconds and workers that take four to start, one of two never came to
-work (NAS-Bench-201 from a table: 109 ms a candidate instead of 35).
+work (NAS-Bench-201 from a table: 109 ms a candidate instead of 56).
 """
 
 import contextlib
