@@ -75,7 +75,7 @@ class History:
         for trial in ended:
             self._known[frozenset(trial.params)].add(_values(trial.params))
             self._order.append((trial.datetime_complete, trial.number))
-            self._ended[trial.number] = self._read(trial, _signs(study), names)
+            self._ended[trial.number] = self._read(trial, signs(study), names)
         self._open = [dict(trial.params) for trial in fresh if not trial.state.is_finished()]
         self._order.sort()
         found = (self._ended[number] for _, number in self._order)
@@ -128,7 +128,12 @@ def as_complete(study: optuna.Study, history: History) -> Any:
     A stopped trial is complete with its estimated scores; one that broke a constraint is complete and as bad as the
     worst; those that another sampler proposed know their constraints. All else is the study's.
     """
-    return _Completed(study, history)
+    scored = [ended.scores for ended in history.ended if ended.scores is not None]
+    worst = tuple(np.min(scored, axis=0).tolist()) if scored else None
+    known = [(ended.number, ended.scores or worst) for ended in history.ended]
+    values = {number: _oriented(scores, signs(study)) for number, scores in known if scores is not None}
+    trials = study.get_trials(deepcopy=False)
+    return Seen(study, [_completed(trial, values, history.constraints) for trial in trials])
 
 
 def of_all(ranges: Mapping[str, BaseDistribution], seen: Any) -> dict[str, BaseDistribution]:
@@ -141,20 +146,22 @@ def of_all(ranges: Mapping[str, BaseDistribution], seen: Any) -> dict[str, BaseD
     return {name: found for name, found in ranges.items() if all(name in trial.params for trial in complete)}
 
 
-class _Completed:
-    def __init__(self, study: optuna.Study, history: History) -> None:
-        self._study = study
-        scored = [ended.scores for ended in history.ended if ended.scores is not None]
-        worst = tuple(np.min(scored, axis=0).tolist()) if scored else None
-        known = [(ended.number, ended.scores or worst) for ended in history.ended]
-        values = {number: _oriented(scores, _signs(study)) for number, scores in known if scores is not None}
-        trials = study.get_trials(deepcopy=False)
-        self._trials = [_completed(trial, values, history.constraints) for trial in trials]
+class Seen:
+    """A study of which certain trials are seen, as a sampler of Optuna's reads them; all else is the study's.
+
+    Args:
+        study: the study.
+        trials: that are seen.
+    """
+
+    def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+        self._study, self._trials = study, trials
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
     def get_trials(self, deepcopy: bool = True, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+        """Those that are seen."""
         return [trial for trial in self._trials if states is None or trial.state in states]
 
     def _get_trials(
@@ -199,7 +206,8 @@ def _curve(trial: FrozenTrial, names: Sequence[str]) -> dict[int, Sequence[float
     return {int(p["epoch"]): [p[name] for name in names] for p in points if names and all(n in p for n in names)}
 
 
-def _signs(study: optuna.Study) -> list[float]:
+def signs(study: optuna.Study) -> list[float]:
+    """1 for an objective of which more is better, -1 for the others."""
     return [1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kdnas_ray.samplers.base import Around, Constraints, at_least
+from kdnas_ray.samplers.history import Seen, signs
 
 BEST = 50  # of a bounded history are the best so far; twice as many as TPE models as good
 
@@ -91,7 +91,7 @@ class _Bounded(TPESampler):
             first -= 1
             ended += first not in self._open
         best = sorted(number for _, number in self._best if number < first)
-        return _View(study, [*(trials[number] for number in best), *trials[first:]])
+        return Seen(study, [*(trials[number] for number in best), *trials[first:]])
 
     def _take_in(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         """Those that ended since the last time, into the best so far."""
@@ -103,51 +103,28 @@ class _Bounded(TPESampler):
             if trial.state == TrialState.FAIL:
                 continue
             if len(study.directions) == 1:
-                bisect.insort(self._best, (_rank(trial, self._constraints, *_signs(study)), number))
+                bisect.insort(self._best, (_rank(trial, self._constraints, *signs(study)), number))
                 del self._best[BEST:]
             elif trial.state == TrialState.COMPLETE and not _excess(trial, self._constraints):
-                losses = tuple(sign * value for sign, value in zip(_signs(study), trial.values, strict=True))
+                losses = tuple(-sign * value for sign, value in zip(signs(study), trial.values, strict=True))
                 if not any(_no_worse(known, losses) for known, _ in self._best):
                     front = [best for best in self._best if not _no_worse(losses, best[0])]
                     self._best = [*front, (losses, number)][-BEST:]
-
-
-class _View:
-    """A study of which some trials are seen only."""
-
-    def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-        self._study, self._trials = study, trials
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def get_trials(self, deepcopy: bool = True, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
-        """Those that are seen."""
-        return [trial for trial in self._trials if states is None or trial.state in states]
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Sequence[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        return self.get_trials(deepcopy, states)
 
 
 def _rank(trial: FrozenTrial, constraints: Constraints, sign: float) -> tuple[float, ...]:
     """As TPE itself ranks them, less is better: what keeps the bounds, was trained longest, and has the best value."""
     excess = _excess(trial, constraints)
     if trial.state == TrialState.COMPLETE:
-        return (excess, -math.inf, sign * trial.values[0])
+        return (excess, -math.inf, -sign * trial.values[0])
     if not trial.intermediate_values:
         return (excess, 1.0, 0.0)
     step, value = max(trial.intermediate_values.items())
-    return (excess, -step, sign * value)
+    return (excess, -step, -sign * value)
 
 
 def _excess(trial: FrozenTrial, constraints: Constraints) -> float:
     return sum(max(0.0, value) for value in constraints(trial))
-
-
-def _signs(study: optuna.Study) -> list[float]:
-    return [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in study.directions]
 
 
 def _no_worse(one: Sequence[float], other: Sequence[float]) -> bool:
