@@ -251,6 +251,8 @@ class Distill(LinedUp):
                 restore_training(self._folder(mate) / CHECKPOINT, training)
                 if training.epoch == own.epoch < until:
                     beside.append((mate, training))
+            if not beside:
+                return
             trainings = [own, *(training for _, training in beside)]
             failed = packed.train_packed(trainings, shared.bank, shared.validation, shared.task, self.normalise, until)
         except packed.UnpackableError as error:
