@@ -29,14 +29,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import ray
-from overhead import BLOCKS, CHOICES, RUNGS, STEMS, made_up
+from overhead import made_up, settings
 from ray.cluster_utils import Cluster
 from record import tell
 from rich.console import Console
@@ -106,7 +106,8 @@ def searched(table: Path, workers: int, slow: int, fast: int, rung_s: float) -> 
         log.mkdir()
         Sleeper.rung_s, Sleeper.first, Sleeper.log = rung_s, slow, str(log)
         driver.TableTrial = Sleeper  # type: ignore[misc]
-        config = read(settings(table, workers, slow + fast, folder), [])
+        tracking = {"tracking": {"uri": f"sqlite:///{folder}/mlflow.db"}}
+        config = read(settings(table, workers, slow + fast) | tracking, [])
         with processor_time() as used:
             driver.search(config, Path(folder) / "run", Narrator(Console(file=io.StringIO())))
         state = json.loads((Path(folder) / "run" / "state.json").read_text())
@@ -151,25 +152,6 @@ def driver_in(trace: np.ndarray, ends: np.ndarray, since: float, until: float) -
         "results a s": results / wall,
         "driver cores": spent / wall,
         "driver ms a result": 1000 * spent / results if results else 0.0,
-    }
-
-
-def settings(table: Path, workers: int, trials: int, folder: str) -> Mapping[str, Any]:
-    """The search of `overhead.py`, with the default sampler."""
-    return {
-        "space": {"name": "resnet", "stages": 2, "stem_widths": STEMS, "blocks": BLOCKS, **CHOICES},
-        "evaluator": {
-            "name": "table",
-            "path": str(table),
-            "metric": f"at_{RUNGS[1]}",
-            "rungs": {str(rung): f"at_{rung}" for rung in RUNGS},
-            "shape": (1, 8, 8),
-        },
-        "scheduler": {"name": "asha", "max_epochs": RUNGS[-1], "grace_epochs": RUNGS[0], "reduction_factor": 4},
-        "budget": {"trials": trials},
-        "resources": {"workers": workers},
-        "retrain": {"top": 0},
-        "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
     }
 
 

@@ -71,9 +71,9 @@ def made_up() -> dict[str, dict[str, float]]:
     return table
 
 
-def searched(table: Path, sampler: str, trials: int) -> dict[str, Any]:
-    """One search as a user starts it."""
-    settings = {
+def settings(table: Path, workers: int, trials: int) -> dict[str, Any]:
+    """A search on the table, with the default sampler."""
+    return {
         "space": {"name": "resnet", "stages": 2, "stem_widths": STEMS, "blocks": BLOCKS, **CHOICES},
         "evaluator": {
             "name": "table",
@@ -83,13 +83,16 @@ def searched(table: Path, sampler: str, trials: int) -> dict[str, Any]:
             "shape": (1, 8, 8),
         },
         "scheduler": {"name": "asha", "max_epochs": RUNGS[-1], "grace_epochs": RUNGS[0], "reduction_factor": 4},
-        "sampler": sampler,
         "budget": {"trials": trials},
-        "resources": {"workers": WORKERS},
+        "resources": {"workers": workers},
         "retrain": {"top": 0},
     }
+
+
+def searched(table: Path, sampler: str, trials: int) -> dict[str, Any]:
+    """One search as a user starts it."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "kdnas.json").write_text(json.dumps(settings))
+        (Path(folder) / "kdnas.json").write_text(json.dumps(settings(table, WORKERS, trials) | {"sampler": sampler}))
         command = [sys.executable, "-m", "kdnas_ray", "search", "kdnas.json", "--out", "run"]
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         begun = time.perf_counter()
