@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 FILE = "study.journal"
 STUDY = "kdnas"
@@ -31,6 +31,36 @@ class _OneWriter(JournalFileBackend):
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with open(self._file_path, "ab", buffering=0) as file:
             file.write(lines.encode())
+
+
+class _OneProcess(JournalStorage):
+    """Knows which trials wait, for nobody else adds any; Optuna goes through all trials at every proposal to find out.
+
+    Here a quarter of the time of a proposal at 4,000 trials, and growing.
+    """
+
+    def __init__(self, backend: JournalFileBackend) -> None:
+        super().__init__(backend)
+        self._waiting: dict[int, None] | None = None
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """A new trial, which waits where the template does."""
+        number = super().create_new_trial(study_id, template_trial)
+        if self._waiting is not None and template_trial is not None and template_trial.state is TrialState.WAITING:
+            self._waiting[number] = None
+        return number
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Trials of the study, the only one, in these states."""
+        if states != (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        if self._waiting is None:
+            self._waiting = {trial._trial_id: None for trial in super().get_all_trials(study_id, deepcopy, states)}
+        trials = [trial for trial in map(self.get_trial, self._waiting) if trial.state is TrialState.WAITING]
+        self._waiting = {trial._trial_id: None for trial in trials}
+        return trials
 
 
 def open_study(
@@ -50,7 +80,7 @@ def open_study(
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         study = optuna.create_study(
             study_name=STUDY,
-            storage=JournalStorage(_OneWriter(str(path))),
+            storage=_OneProcess(_OneWriter(str(path))),
             sampler=sampler,
             directions=directions,
             load_if_exists=True,

@@ -39,21 +39,28 @@ def pareto_front(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -
 def front_numbers(values: np.ndarray) -> list[int]:
     """Number of the Pareto front of each row, 0 for rows that none dominates.
 
-    Source: Deb 2002, A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, section III-A.
+    Source: fronts as in Deb 2002, A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, section III-A; found by
+    binary search as in Zhang 2015, An Efficient Approach to Nondominated Sorting, algorithm ENS-BS.
 
     Args:
         values: `[candidates, objectives]`, all to be minimised.
     """
-    fronts = np.full(len(values), -1)
-    number = 0
-    while (left := np.flatnonzero(fronts < 0)).size:
-        here = values[left]
-        dominated = np.zeros(len(left), dtype=bool)
-        for row in here:
-            dominated |= (row <= here).all(axis=1) & (row < here).any(axis=1)
-        fronts[left[~dominated]] = number
-        number += 1
-    return fronts.tolist()
+    if values.shape[1] == 1:
+        return np.unique(values, return_inverse=True)[1].reshape(-1).tolist()
+    fronts: list[np.ndarray] = []  # rows of each; all that dominate a row come before it in this order
+    numbers = np.zeros(len(values), dtype=int)
+    for row in np.lexsort(values.T[::-1]):
+        low, high = 0, len(fronts)
+        while low < high:
+            middle = (low + high) // 2
+            others = values[fronts[middle]]
+            beaten = ((others <= values[row]).all(axis=1) & (others < values[row]).any(axis=1)).any()
+            low, high = (middle + 1, high) if beaten else (low, middle)
+        numbers[row] = low
+        if low == len(fronts):
+            fronts.append(np.array([], dtype=int))
+        fronts[low] = np.append(fronts[low], row)
+    return numbers.tolist()
 
 
 def _values(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> np.ndarray:

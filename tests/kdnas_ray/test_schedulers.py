@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from kdnas_ray.schedulers import ASHA, SCHEDULERS, Extrapolate, Full, replay
@@ -262,3 +263,18 @@ def test_asha_when_a_worker_trained_others_beside_a_candidate_then_judges_it_amo
     assert decided({}) == GO_ON  # the first of all is always among the best
     assert decided({"beside": {"c0001": 0.9, "c0002": 0.8}}) == STOP
     assert decided({"beside": {"c0001": 0.1, "c0002": 0.2}}) == GO_ON
+
+
+def test_scheduler_when_trials_end_then_ray_keeps_of_them_only_the_last_result_of_the_last():
+    scheduler, ended = ASHA().make(), []
+    for name in ("a", "b"):
+        trial = Trial("none", config={"x": name}, stub=True)
+        scheduler.on_trial_add(None, trial)
+        trial.update_last_result({"epoch": 27, "val_accuracy": 0.5, "trial_id": name})
+        scheduler.on_trial_complete(None, trial, trial.last_result)
+        ended.append(trial)
+    first, last = ended
+    assert "val_accuracy" not in first.last_result
+    assert last.last_result["val_accuracy"] == 0.5
+    assert all(not (trial.config or trial.run_metadata.metric_analysis) for trial in ended)
+    assert last.placement_group_factory is first.placement_group_factory

@@ -46,3 +46,17 @@ def test_study_is_one_that_optuna_reads_with_the_names_of_its_objectives(tmp_pat
     opened(tmp_path, ("val_accuracy", "params"))
     study = optuna.load_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(tmp_path / FILE))))
     assert study.metric_names == ["val_accuracy", "params"]
+
+
+def test_study_when_trials_were_enqueued_then_each_is_handed_out_once_in_order_also_after_it_was_opened_again(tmp_path):
+    first = opened(tmp_path)
+    told(first, 0.25)
+    for x in (0.1, 0.2, 0.3):
+        first.enqueue_trial({"x": x})
+    asked = [first.ask({"x": FloatDistribution(0, 1)}).params["x"]]
+    again = opened(tmp_path)
+    asked += [again.ask({"x": FloatDistribution(0, 1)}).params["x"] for _ in range(2)]
+    again.enqueue_trial({"x": 0.4})
+    asked.append(again.ask({"x": FloatDistribution(0, 1)}).params["x"])
+    assert asked == [0.1, 0.2, 0.3, 0.4]
+    assert again.ask({"x": FloatDistribution(0, 1)}).params["x"] not in asked

@@ -1,5 +1,8 @@
 """Specification of `kdnas_ray.hardware.counting`: parameters and FLOPs of small networks, by hand."""
 
+import subprocess
+import sys
+
 import optuna
 import pytest
 import torch
@@ -110,3 +113,11 @@ def test_count_model_when_it_was_run_then_its_weights_and_statistics_stay():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     count_model(model, (1, 8, 8))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_count_when_it_ran_then_torch_has_not_loaded_its_compiler():
+    program = (
+        "import sys; from torch import nn; from kdnas_ray.hardware.counting import count; "
+        "count(lambda: nn.Conv2d(1, 2, 3), (1, 8, 8), light=True); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
