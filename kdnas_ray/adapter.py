@@ -6,6 +6,7 @@ lies in a database and the run folder, from which a search is taken up again.
 """
 
 import json
+import logging
 import math
 import time
 from collections import deque
@@ -26,8 +27,11 @@ from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
 from trainables.distill import read_report
+from trainables.limits import hung, left
 from trainables.lineup import lineup
 from trainables.loop import Point
+
+logger = logging.getLogger(__name__)
 
 STATES = {
     "complete": TrialState.COMPLETE,
@@ -199,10 +203,14 @@ class StudyAdapter(Searcher):
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.stop.reason is not None or self.error is not None:
             return Searcher.FINISHED
+        if any(map(self._alone, self._running.values())):
+            return None
         mates: list[Opened] = []
         if trained := bool(self._trained):
             opened = self._trained.popleft()
         elif self._waiting:
+            if self._alone(self._waiting[0]) and self._running:
+                return None
             opened = self._waiting.popleft()
         elif names := self._promoted():
             opened, *mates = map(self._resume, names)
@@ -452,14 +460,23 @@ class StudyAdapter(Searcher):
 
     def _on_worker_death(self, opened: Opened, train_s: float) -> None:
         # Not left to Tune: it counts one death twice where two calls to the actor were under way, and gives up.
-        candidate = opened.candidate
-        deaths = self._deaths[candidate.id] = self._deaths.get(candidate.id, 0) + 1
+        candidate, folder = opened.candidate, self.journal.run / "trials" / opened.candidate.id
+        if where := hung(folder):
+            logger.warning("%s hung:\n%s", candidate.id, where)
+            reason = "no rung was reached in the time that resources.rung_s gives; search.log says where it hung"
+            self._end(candidate, "failed", opened.curve, train_s, reason)
+            return
+        deaths = self._deaths[candidate.id] = self._deaths.get(candidate.id, 0) + (not left(folder))
         if deaths < WORKER_DEATHS:
             self._waiting.appendleft(opened)
             self.journal.suspended()
         else:
             reason = f"its worker died {deaths} times (out of memory?); see search.log"
             self._end(candidate, "failed", opened.curve, train_s, reason)
+
+    def _alone(self, opened: Opened) -> bool:
+        """Whether it gets the machines to itself: its worker died so often that memory may not suffice for others."""
+        return self._deaths.get(opened.candidate.id, 0) == WORKER_DEATHS - 1
 
     def _end(
         self, candidate: Candidate, state: str, curve: Sequence[Point], train_s: float, reason: str | None

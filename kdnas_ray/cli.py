@@ -163,6 +163,27 @@ def retrain(
 
 
 @app.command()
+def doctor(
+    run: Run,
+    mend: Annotated[bool, typer.Option("--repair", help="Bring study and MLflow to what the run folder says.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that run folder, study and MLflow agree after a crash; exit code 1 where they do not."""
+    from kdnas_ray.doctor import examine, findings_table, repair
+
+    found, left = repair(run) if mend else (known := examine(run), known)
+    if as_json:
+        facts = [{"where": finding.where, "what": finding.what, "mended": finding not in left} for finding in found]
+        typer.echo(json.dumps(facts, indent=2))
+    elif found:
+        _console().print(findings_table(found))
+        typer.echo(f"Mended; {len(left)} left." if mend else f"{len(found)} found.")
+    else:
+        typer.echo("Run folder, study, checkpoints and MLflow agree.")
+    raise typer.Exit(1 if left else 0)
+
+
+@app.command()
 def calibrate(
     run: Run,
     sample: Annotated[int, typer.Option("--sample", metavar="N", help="Candidates trained in full.")] = 12,

@@ -119,6 +119,8 @@ class Resources(_Section):
     """GPUs a trial; a share such as 0.25 lets several trials use one."""
     workers: int | None = Field(strict=True, default=None, ge=1)
     """Trials at once; null for as many as the machine or cluster holds."""
+    rung_s: float | None = Field(default=None, gt=0)
+    """Seconds that a worker may take from one rung to the next before it counts as hanging; null for no limit."""
     pack: Literal["auto", "always", "never"] = "auto"
     """Trainings of one architecture as one; auto measures if that is faster. Name one to repeat a search exactly."""
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"

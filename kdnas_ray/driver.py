@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 
 import optuna
 import ray
-from optuna.study import StudyDirection
 from ray import tune
 
 from kdnas_ray import finalists, results, tracking
@@ -28,7 +27,6 @@ from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.journal import Journal, Progress, flat
 from kdnas_ray.kept_config import keep_config, run_config
 from kdnas_ray.live import Narrator
-from kdnas_ray.objectives import objective
 from kdnas_ray.prefilter import make_scores, make_sieve
 from kdnas_ray.prepare import RESERVE, Plan, ask, check_folder, free_folder, obtain_teachers, teacher_folder
 from kdnas_ray.report import write_report
@@ -48,7 +46,7 @@ from kdnas_ray.schedulers import PromotingASHA, replay
 from kdnas_ray.session import Interrupted, in_store, interrupts, planned, slots, workers
 from kdnas_ray.spent import spend, spending
 from kdnas_ray.stream_search import StreamPlan, announcement
-from kdnas_ray.study import FILE, open_study
+from kdnas_ray.study import FILE, directions, open_study
 from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
 from search_spaces import Architecture, KdnasError, RunError
 from trainables import bank as banks
@@ -59,8 +57,10 @@ from trainables.evaluators.base import Prepared
 from trainables.evaluators.table import Table, TableTrial
 from trainables.files import replace_text
 from trainables.incremental import StreamTrial
+from trainables.limits import STOPPING
 from trainables.teachers import Teacher, save_teacher
 
+RUNNING = "running"
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
 
 
@@ -152,6 +152,7 @@ def _guarded(
     with lock(run):
         begin()
         earlier_s = read_state(run).get("wall_s", 0.0)
+        write_state(run, {**read_state(run), "status": RUNNING})
         with logs_to(run / "search.log"), interrupts(stop, narrator) as arm:
             sender = None
             status = "failed"
@@ -325,7 +326,7 @@ def _search_phase(
         epochs=rungs[-1],
         excess=made.excess if made.bounds else None,
     )
-    study = _study(run, config, len(journal.rows), around)
+    study = _study(run, config, journal.rows, around)
     if not study.get_trials(deepcopy=False):
         for architecture in proposals:
             study.enqueue_trial(architecture.to_json())
@@ -409,10 +410,15 @@ def _tune(
 
 
 class _Ender(tune.Stopper):
-    """Ends all trials on an interrupt, at the deadline, or when the search gives up."""
+    """Ends all trials on an interrupt, at the deadline, or when the search gives up.
+
+    On an interrupt Tune gives what runs ten seconds; the mark tells workers to save an epoch that ends within them.
+    """
 
     def __init__(self, stop: Stop, deadline: float | None, narrator: Narrator, adapter: StudyAdapter) -> None:
         self._stop, self._deadline, self._narrator, self._adapter = stop, deadline, narrator, adapter
+        self._mark = adapter.journal.run / "trials" / STOPPING
+        self._mark.unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given, for a restore that is not used here
@@ -425,26 +431,35 @@ class _Ender(tune.Stopper):
         self._narrator.tick()
         if self._deadline is not None and time.perf_counter() >= self._deadline and self._stop.reason is None:
             self._stop.reason = "budget"
+        if self._stop.reason == "interrupt":
+            with contextlib.suppress(OSError):  # a full disk: then the last rung is what is kept
+                self._mark.touch()
         return self._stop.reason is not None or self._adapter.error is not None
 
 
-def _study(run: Path, config: SearchConfig, known: int, around: Around) -> optuna.Study:
+def _study(run: Path, config: SearchConfig, known: Collection[str], around: Around) -> optuna.Study:
     # A sampler seeded alike after every resume would propose its first random candidates again.
     if known and not (run / FILE).exists():
         raise RunError(
             f"there is no {FILE} beside its candidates",
             field="run",
             value=str(run),
-            remedy="it cannot go on; start a new search (`kdnas report` and `kdnas export` still read this one)",
+            remedy=f"`kdnas doctor {run} --repair` makes one of them (the sampler does not know their decisions then)",
         )
-    seed = config.seed + known
+    seed = config.seed + len(known)
     sampler = config.sampler.make(seed, lambda trial: trial.user_attrs.get("excess") or [0.0], around)
     if around.excess is not None:
         sampler = foreseeing(sampler, seed, around)
-    directions = [
-        StudyDirection.MAXIMIZE if objective(name).maximise else StudyDirection.MINIMIZE for name in config.objectives
-    ]
-    return open_study(run, sampler, config.objectives, directions)
+    study = open_study(run, sampler, config.objectives, directions(config.objectives))
+    numbers = len(study.get_trials(deepcopy=False))
+    if lost := [name for name in known if int(name[1:]) >= numbers]:  # their numbers would be given away again
+        raise RunError(
+            f"{FILE} lacks {len(lost)} candidates of candidates.jsonl",
+            field="run",
+            value=str(run),
+            remedy=f"`kdnas doctor {run} --repair` gives them back to it",
+        )
+    return study
 
 
 def _keep_teachers(run: Path, teachers: Sequence[Teacher], made: Plan) -> None:

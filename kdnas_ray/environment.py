@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("kdnas_ray", "torch", "ray", "optuna", "mlflow", "numpy", "scikit-learn", "datasets", "onnxruntime")
-LOGGERS = ("ray", "optuna", "datasets", "alembic", "py.warnings")
+LOGGERS = ("kdnas_ray", "ray", "optuna", "datasets", "alembic", "py.warnings")
 
 # Ray Tune is told not to do what the run folder does already: its own logs, snapshots and signal handling
 # cost more than a short training (design: decisions 4 and 9).

@@ -22,6 +22,8 @@ from kdnas_ray.runs import append_jsonl, parse_jsonl, read_config, read_jsonl
 from kdnas_ray.tracking import (
     OUTBOX,
     REFUSED,
+    RUNS,
+    SQLITE,
     TrackingSettings,
     progress,
     sending,
@@ -60,6 +62,7 @@ class Sender:
         uri = tracking_uri(settings, run)
         self.store = shown_uri(uri)
         write_progress(run, self.store)
+        _make_whole(uri)
         mlflow.set_tracking_uri(uri)
         self.client = mlflow.MlflowClient()
         known = progress(run, self.store)
@@ -97,8 +100,29 @@ class Sender:
                 append_jsonl(self.run / REFUSED, {"store": self.store, "reason": reason, "record": record})
                 _note(f"MLflow refuses a record of type {record['type']}: {reason}")
 
+    def states(self) -> dict[str, str] | None:
+        """State of each candidate in the store; None where it does not have the search. Raises as MLflow does."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if self.parent is None or self.client.get_run(self.parent).info.lifecycle_stage != "active":
+                return None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        found: dict[str, str] = {}
+        token = None
+        while True:
+            of_search = f"tags.`mlflow.parentRunId` = '{self.parent}'"
+            page = self.client.search_runs([self._experiment()], of_search, max_results=1000, page_token=token)
+            found |= {run.data.tags.get(CANDIDATE, ""): run.data.tags.get("kdnas.state", "") for run in page}
+            token = page.token
+            if not token:
+                return found
+
     def _made(self) -> list[dict[str, Any]]:
-        return read_jsonl(self.run / "tracking_runs.jsonl")
+        return read_jsonl(self.run / RUNS)
 
     def _chunk(self) -> bytes:
         path = self.run / OUTBOX
@@ -208,7 +232,7 @@ class Sender:
             made = (self._after_restart and self._lost_child(candidate)) or self._new_child(candidate, begun)
             self.children[candidate] = made
             row = {"store": self.store, "id": candidate, "run_id": made}
-            append_jsonl(self.run / "tracking_runs.jsonl", row)
+            append_jsonl(self.run / RUNS, row)
         return self.children[candidate]
 
     def _lost_child(self, candidate: str) -> str | None:
@@ -341,6 +365,21 @@ def main(run: Path) -> None:
                 wait = min(2 * wait, LONGEST_WAIT_S)
             if not searching:
                 return
+
+
+def _make_whole(uri: str) -> None:
+    """An SQLite store that is not there yet, with all its tables: MLflow never mends one whose making was cut short."""
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or path.exists():
+        return
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        made, copied = Path(folder) / "made.db", Path(folder) / "copied.db"
+        MlflowClient(f"{SQLITE}{made}").search_experiments(max_results=1)
+        shutil.copy(made, copied)  # MLflow keeps the first one open
+        with contextlib.suppress(FileExistsError):  # another search was faster
+            os.link(copied, path)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from kdnas_ray.adapter import Stop
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import ray_session
 from kdnas_ray.live import Narrator
-from kdnas_ray.prepare import Plan, needed_bytes, plan
+from kdnas_ray.prepare import RESERVE, Plan, needed_bytes, plan
 from kdnas_ray.runs import read_state, write_state
 from kdnas_ray.stream_search import StreamPlan, plan_stream
 from kdnas_ray.table_search import plan_table
@@ -60,6 +60,7 @@ def in_store(
     config, data = made.config, made.data
     room = needed_bytes(bank, [data.validation.images, data.test.images])
     with ray_session(config.resources.workers, config.resources.cpu, room):
+        check_store(room - RESERVE)
         if made.online and teacher is not None:
             bank = online(bank, teacher.model, made.online, mean=data.mean, std=data.std, pool=config.bank.pool)
         arm()  # again: Ray put its own handler of SIGTERM in place, which prints a stack of C++ calls
@@ -77,9 +78,29 @@ def in_store(
             device="cuda" if config.resources.gpu else "cpu",
             channels_last=channels_last(run, made),
             pack=config.resources.pack,
+            rung_s=config.resources.rung_s,
             stream=made.stream if isinstance(made, StreamPlan) else None,
         )
         yield shared, ray.put(shared)
+
+
+def check_store(needed: int) -> None:
+    """Refuses data that a node's object store has no room for: Ray would write it to disk and read it from there.
+
+    Args:
+        needed: bytes.
+
+    Raises:
+        RunError: the smallest store is smaller.
+    """
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
+    if needed > min(stores):
+        raise RunError(
+            f"takes {needed / 1e6:,.0f} MB of object store, and a node of this Ray has {min(stores) / 1e6:,.0f}",
+            field="bank",
+            remedy=f"bank.max_bytes={int(min(stores) / 1.2)} bank.overflow=map leaves it on disk; or fewer views or "
+            "taps, bank.top_k, or a larger --object-store-memory of `ray start`",
+        )
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from kdnas_ray.objectives import objective
+
 FILE = "study.journal"
 STUDY = "kdnas"
 
@@ -87,6 +89,11 @@ def open_study(
         )
         study.set_metric_names(list(objectives))
     return study
+
+
+def directions(objectives: Sequence[str]) -> list[StudyDirection]:
+    """Of each objective, by name."""
+    return [StudyDirection.MAXIMIZE if objective(name).maximise else StudyDirection.MINIMIZE for name in objectives]
 
 
 def read_trials(run: Path) -> list[FrozenTrial]:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,12 +22,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from kdnas_ray.runs import append_jsonl, read_tracking
+from kdnas_ray.runs import append_jsonl, read_jsonl, read_tracking
 from search_spaces.errors import KdnasError, RunError, first_line
 from trainables.files import replace_text
 
 OUTBOX = "tracking.jsonl"
 REFUSED = "tracking_refused.jsonl"
+RUNS = "tracking_runs.jsonl"
 DEFAULT_DATABASE = "mlflow.db"
 SQLITE = "sqlite:///"
 
@@ -131,20 +132,55 @@ def sync(run: Path, settings: TrackingSettings) -> int:
     """
     from kdnas_ray.mlflow_sender import Sender
 
+    with sending(run, wait=False), _explained(run, settings):
+        return Sender(run, settings).send_waiting()
+
+
+@contextlib.contextmanager
+def _explained(run: Path, settings: TrackingSettings) -> Iterator[None]:
+    named = os.environ.get("MLFLOW_TRACKING_URI")
     try:
-        with sending(run, wait=False):
-            return Sender(run, settings).send_waiting()
+        yield
     except KdnasError:
         raise
     except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's errors
         uri = tracking_uri(settings, run)
         reason = first_line(error).replace(uri, shown_uri(uri))
         raise RunError(
-            f"MLflow does not take the records ({type(error).__name__}: {reason})",
+            f"MLflow does not answer as it should ({type(error).__name__}: {reason})",
             field="tracking.uri",
             value=shown_uri(uri),
             remedy="they are kept; try again when the server is back",
         ) from error
+    finally:  # MLflow puts the store of this run there, which another run may not mean
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if named is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = named
+
+
+def told(run: Path, settings: TrackingSettings) -> dict[str, str] | None:
+    """State of each candidate as the store has it; None where it does not have the search.
+
+    Raises:
+        RunError: it cannot be reached.
+    """
+    from kdnas_ray.mlflow_sender import Sender
+
+    with _explained(run, settings):
+        return Sender(run, settings).states()
+
+
+def forget(run: Path, names: Sequence[str | None]) -> None:
+    """All records are to be sent to the store used last once more, and the runs of these candidates be made anew.
+
+    Args:
+        run: the run folder.
+        names: of candidates; None among them stands for all, and the search's own run.
+    """
+    store, path = read_tracking(run)["store"], run / RUNS
+    rows = [row for row in read_jsonl(path) if row["store"] != store or not (None in names or row["id"] in names)]
+    replace_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_progress(run, store, offset=0, **(dict.fromkeys(("parent", "experiment")) if None in names else {}))
 
 
 def pending(run: Path) -> int:

@@ -22,6 +22,7 @@ from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
 from trainables.files import replace_text
 from trainables.layout import to_channels_last
+from trainables.limits import leave, notice, stopping, time_limit
 from trainables.lineup import LinedUp
 from trainables.loop import DivergedError, Normalise, Point, Training, start, train
 from trainables.model_files import restore_training, save_training
@@ -59,6 +60,7 @@ class Shared:
         threads: CPU threads a trial may use.
         device: where students train, `cpu` or `cuda`.
         channels_last: memory layout of the students' weights and activations.
+        rung_s: seconds that one step may take, after which its worker is ended; None for no limit.
         pack: whether trainings of one architecture run as one: `always`, `never`, or where it is faster (`auto`).
         start: weights that candidates begin with; None for fresh ones.
         stream: the groups in which the classes come; None where all are there from the start.
@@ -77,6 +79,7 @@ class Shared:
     device: str = "cpu"
     channels_last: bool = False
     pack: str = "auto"
+    rung_s: float | None = None
     start: Start | None = None
     stream: Stream | None = None
 
@@ -194,7 +197,7 @@ class Distill(LinedUp):
             if self.training is None:
                 self.training = self._open()
                 self.kept = self.training.epoch
-            with slot.training():
+            with slot.training(), self._limited(), notice() as self.told_to_go:
                 if self.mates and isinstance(self.training, Training):
                     self._train_beside(self.training, until)
                 curve = self._train(until)
@@ -228,9 +231,23 @@ class Distill(LinedUp):
         self.rung = sum(rung <= self.training.epoch for rung in self.shared.rungs)
 
     def _train(self, until: int) -> Sequence[Point]:
-        shared = self.shared
-        assert isinstance(self.training, Training)
-        return train(self.training, shared.bank, shared.validation, shared.task, self.normalise, until)
+        shared, training = self.shared, self.training
+        assert isinstance(training, Training)
+        while training.epoch < until:
+            train(training, shared.bank, shared.validation, shared.task, self.normalise, training.epoch + 1)
+            self._save_if_over()
+        return training.curve
+
+    def _limited(self) -> contextlib.AbstractContextManager[None]:
+        return time_limit(self.shared.rung_s, self._folder(self.candidate))
+
+    def _save_if_over(self) -> None:
+        """Where the machine is taken away, or the search ends: save what is reached; another goes on from here."""
+        told = self.told_to_go()
+        if told or stopping(Path(self.shared.checkpoints)):
+            self._keep()
+        if told:
+            leave(self._folder(self.candidate))
 
     def _train_beside(self, own: Training, until: int) -> None:
         """The first step of a candidate with mates: all of them as one, unless that is slower or cannot be."""

@@ -188,6 +188,7 @@ class StreamTrial(Distill):
             course.learn_group()
             if course.epoch < until:  # `step` keeps the last one
                 self._keep()
+                self._save_if_over()
         return course.curve
 
 

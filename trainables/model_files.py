@@ -145,5 +145,14 @@ def restore_training(path: Path, training: Saves) -> bool:
     return True
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file of `save_training` can be read; it may have been cut short."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises nearly anything
+        return False
+    return True
+
+
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 SMALL: dict[str, Any] = {
@@ -62,3 +66,23 @@ def start_kdnas(*arguments: str | Path, cwd: Path) -> subprocess.Popen:
 def lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a file; every one must be whole."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_until(holds: Callable[[], bool], process, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def kill_tree(process) -> None:
+    """`kill -9` of the driver; what Ray leaves running is ended too, as a reboot would."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    time.sleep(1)
+    for child in children:
+        if child.is_running():
+            child.kill()

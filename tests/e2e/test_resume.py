@@ -1,17 +1,14 @@
 """Does a search go on after everything that can end it, without losing or repeating what was computed?"""
 
 import json
-import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
-from e2e.launch import config_file, kdnas, lines, start_kdnas
+from e2e.launch import config_file, kdnas, kill_tree, lines, start_kdnas, wait_until
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -21,26 +18,6 @@ LONG = {
     "retrain": {"top": 0},
     "tracking": {"enabled": False},
 }
-
-
-def wait_until(holds: Callable[[], bool], process, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
-
-
-def kill_tree(process) -> None:
-    """`kill -9` of the driver; what Ray leaves running is ended too, as a reboot would."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    time.sleep(1)
-    for child in children:
-        if child.is_running():
-            child.kill()
 
 
 def check_complete(folder: Path, before: list[dict], trials: int) -> None:

@@ -17,6 +17,7 @@ from kdnas_ray.adapter import FAILURES, REJECTIONS, Sieve, candidate_seed, curve
 from kdnas_ray.runs import read_jsonl
 from search_spaces import Architecture, RunError
 from trainables.candidate import Candidate
+from trainables.limits import HUNG, LEFT
 from trainables.recipe import LabelsAlone
 
 
@@ -96,6 +97,49 @@ def test_candidate_when_its_worker_dies_for_good_then_fails_and_keeps_what_it_ha
     assert row["state"] == "failed"
     assert "worker died 3 times" in row["reason"]
     assert opened.ask("d").id == "c0001"
+
+
+def test_candidate_when_its_worker_died_twice_then_waits_until_it_has_the_machines_to_itself(session, result):
+    opened = session(trials=4)
+    for trial in ("a", "b"):
+        assert opened.ask(trial).id == "c0000"
+        opened.adapter.on_trial_complete(trial, None, error=True)
+    assert opened.ask("c").id == "c0000"
+    assert opened.adapter.suggest("d") is None  # nobody beside it
+    opened.adapter.on_trial_complete("c", result(0.5, 0.6, 0.7))
+    assert opened.ask("e").id == "c0001"
+    assert opened.ask("f").id == "c0002"
+    for trial in ("e", "g"):
+        opened.adapter.on_trial_complete(trial, None, error=True)
+        assert trial == "g" or opened.ask("g").id == "c0001"
+    assert opened.adapter.suggest("h") is None  # c0002 still runs
+    opened.adapter.on_trial_complete("f", result(0.5))
+    assert opened.ask("h").id == "c0001"
+
+
+def test_candidate_when_its_worker_was_told_to_go_then_is_not_to_blame(session, result):
+    opened = session()
+    folder = opened.run / "trials" / "c0000"
+    for trial in "abcd":
+        assert opened.ask(trial).id == "c0000"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LEFT).touch()
+        opened.adapter.on_trial_complete(trial, None, error=True)
+    assert opened.ask("e").id == "c0000"
+    opened.adapter.on_trial_complete("e", result(0.5, 0.6, 0.7))
+    assert opened.rows()["c0000"]["state"] == "complete"
+
+
+def test_candidate_when_it_hung_then_fails_at_once_with_what_it_had(session, result):
+    opened = session()
+    opened.ask("a")
+    opened.adapter.on_trial_result("a", result(0.5))
+    (opened.run / "trials" / "c0000").mkdir(parents=True)
+    (opened.run / "trials" / "c0000" / HUNG).write_text('Thread 1:\n  File "own.py", line 3 in loss\n')
+    opened.adapter.on_trial_complete("a", None, error=True)
+    row = opened.rows()["c0000"]
+    assert (row["state"], row["epochs"]) == ("failed", 1)
+    assert "resources.rung_s" in row["reason"]
 
 
 def test_trial_when_unknown_or_told_twice_then_is_ignored(session, result):
