@@ -258,7 +258,7 @@ def naive_search(config: SearchConfig, outcome: Path) -> None:
     classes = len(data.classes)
     bounds = limits(config.constraints, count_model(teacher, data.shape))
 
-    ray.init(num_cpus=WORKERS, include_dashboard=False)
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False)
     begin = time.perf_counter()
     searcher = SmallOnly(Proposals(config), metric="val_accuracy", mode="max", sampler=TPESampler(seed=config.seed))
     searcher.fits = Fits(config, data.shape, classes, bounds)

@@ -135,6 +135,7 @@ class StudyAdapter(Searcher):
         self._running: dict[str, Opened] = {}
         self._reported: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
+        self._left: dict[str, str | None] = {}  # the last time that a worker was told to leave one
         self._identity = identity or (lambda architecture: canonical(space, architecture))
         self._known: dict[str, str] = {}  # what was trained or is being trained, and as which candidate
         for row in self.journal.rows.values():
@@ -165,7 +166,8 @@ class StudyAdapter(Searcher):
         first = workers
         if trials is not None:  # how many trials begin together: one of each pack
             first = min(workers, len(self._waiting) + math.ceil((trials - self._created) / recipes_each))
-        self.lineup = lineup((journal.run / "trials" / f".lineup-{time.time_ns()}").resolve(), first)
+        folder = journal.checkpoints.folder(f".lineup-{time.time_ns()}")  # which not all see where it is a URL
+        self.lineup = lineup(folder.resolve(), 0 if journal.checkpoints.remote else first)
 
     def has_work(self) -> bool:
         """Whether there is a candidate left to train."""
@@ -186,7 +188,7 @@ class StudyAdapter(Searcher):
     def _end_untold(self, opened: Opened) -> None:
         """Close one whose trial never came, with what its worker trained beside another; untrained it stays open."""
         name = opened.candidate.id
-        report = read_report(self.journal.run / "trials" / name) or {}
+        report = read_report(self.journal.checkpoints, name) or {}
         curve = max(opened.curve, report.get("curve", ()), key=len)
         if curve:
             self.journal.started(opened.candidate, opened.costs, len(opened.curve))
@@ -460,13 +462,16 @@ class StudyAdapter(Searcher):
 
     def _on_worker_death(self, opened: Opened, train_s: float) -> None:
         # Not left to Tune: it counts one death twice where two calls to the actor were under way, and gives up.
-        candidate, folder = opened.candidate, self.journal.run / "trials" / opened.candidate.id
-        if where := hung(folder):
+        candidate, checkpoints = opened.candidate, self.journal.checkpoints
+        if where := hung(checkpoints.folder(candidate.id)):
             logger.warning("%s hung:\n%s", candidate.id, where)
             reason = "no rung was reached in the time that resources.rung_s gives; search.log says where it hung"
             self._end(candidate, "failed", opened.curve, train_s, reason)
             return
-        deaths = self._deaths[candidate.id] = self._deaths.get(candidate.id, 0) + (not left(folder))
+        when = left(checkpoints, candidate.id)
+        told = when is not None and self._left.get(candidate.id) != when
+        self._left[candidate.id] = when
+        deaths = self._deaths[candidate.id] = self._deaths.get(candidate.id, 0) + (not told)
         if deaths < WORKER_DEATHS:
             self._waiting.appendleft(opened)
             self.journal.suspended()

@@ -28,7 +28,7 @@ from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.samplers.base import several_objectives
 from kdnas_ray.schedulers import SCHEDULERS
 from kdnas_ray.stream_settings import StreamRecipes, StreamSettings, lighter
-from kdnas_ray.tracking import TrackingSettings
+from kdnas_ray.tracking import TrackingSettings, shown_uri
 from search_spaces import SPACES, KdnasError, first_line
 from trainables.evaluators import EVALUATORS, Table
 from trainables.proxies import PROXIES
@@ -121,10 +121,19 @@ class Resources(_Section):
     """Trials at once; null for as many as the machine or cluster holds."""
     rung_s: float | None = Field(default=None, gt=0)
     """Seconds that a worker may take from one rung to the next before it counts as hanging; null for no limit."""
+    checkpoints: str | None = None
+    """URL (s3://bucket/folder) where workers hand on unfinished candidates; null for RUN/trials, which all must see."""
     pack: Literal["auto", "always", "never"] = "auto"
     """Trainings of one architecture as one; auto measures if that is faster. Name one to repeat a search exactly."""
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     """How activations lie in memory; auto measures once a run which is faster. Name one to repeat a search exactly."""
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _without_keys(cls, url: str | None) -> str | None:
+        if url is not None and (shown_uri(url) != url or "://" not in url):
+            raise ValueError("give a URL such as s3://bucket/folder, without keys: those come from the environment")
+        return url
 
 
 class Prefilter(_Section):

@@ -43,7 +43,7 @@ from kdnas_ray.runs import (
 from kdnas_ray.samplers import Around
 from kdnas_ray.samplers.foresight import foreseeing
 from kdnas_ray.schedulers import PromotingASHA, replay
-from kdnas_ray.session import Interrupted, in_store, interrupts, planned, slots, workers
+from kdnas_ray.session import Interrupted, checkpoints_of, in_store, interrupts, planned, slots, workers
 from kdnas_ray.spent import spend, spending
 from kdnas_ray.stream_search import StreamPlan, announcement
 from kdnas_ray.study import FILE, directions, open_study
@@ -315,7 +315,7 @@ def _search_phase(
         workers=workers(config),
         teacher_accuracy=reference,
     )
-    journal = Journal(run, progress)
+    journal = Journal(run, progress, checkpoints_of(run, config))
     if config.budget.wall_s is not None:
         progress.wall_budget_s = max(0.0, config.budget.wall_s - journal.search_s())
     around = Around(
@@ -417,7 +417,7 @@ class _Ender(tune.Stopper):
 
     def __init__(self, stop: Stop, deadline: float | None, narrator: Narrator, adapter: StudyAdapter) -> None:
         self._stop, self._deadline, self._narrator, self._adapter = stop, deadline, narrator, adapter
-        self._mark = adapter.journal.run / "trials" / STOPPING
+        self._mark = adapter.journal.checkpoints.folder(STOPPING)
         self._mark.unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:

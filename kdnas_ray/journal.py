@@ -6,7 +6,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from kdnas_ray.objectives import LEARNED
 from kdnas_ray.runs import append_jsonl, read_jsonl, read_state, write_state
 from kdnas_ray.spent import Work
 from trainables.candidate import Candidate
+from trainables.checkpoints import Checkpoints
 from trainables.loop import Point
 
 SAVE_S = 1.0  # at most so much of a killed session's time is not counted
@@ -54,10 +54,12 @@ class Journal:
     Args:
         run: the run folder.
         progress: kept up to date for the live panel.
+        checkpoints: of candidates that did not end; in the run folder where none are given.
     """
 
-    def __init__(self, run: Path, progress: Progress) -> None:
+    def __init__(self, run: Path, progress: Progress, checkpoints: Checkpoints | None = None) -> None:
         self.run, self.progress = run, progress
+        self.checkpoints = checkpoints or Checkpoints(str(run / "trials"))
         self.rows: dict[str, dict[str, Any]] = {}
         state = read_state(run)
         self._earlier_s, self.work = state.get("search_wall_s", 0.0), Work.of(state)
@@ -130,7 +132,7 @@ class Journal:
         tracking.append(self.run, self._end_record(row))
         if time.perf_counter() - self._saved > SAVE_S:
             self.save_time()
-        shutil.rmtree(self.run / "trials" / candidate.id, ignore_errors=True)  # its checkpoint
+        self.checkpoints.drop(candidate.id)
         return row
 
     def stepped(self, candidate: Candidate, result: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import random
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from kdnas_ray.stream_search import StreamPlan, plan_stream
 from kdnas_ray.table_search import plan_table
 from search_spaces import RunError, sample
 from trainables.bank import Bank
+from trainables.checkpoints import Checkpoints, within
 from trainables.distill import Shared
 from trainables.evaluators import Table
 from trainables.layout import channels_last_pays
@@ -39,6 +41,8 @@ def planned(config: SearchConfig) -> Plan:
     Raises:
         KdnasError: it cannot work.
     """
+    if config.resources.checkpoints is not None:
+        Checkpoints(config.resources.checkpoints).check()
     if config.stream is not None:
         return plan_stream(config)
     return plan_table(config) if isinstance(config.evaluator, Table) else plan(config)
@@ -73,7 +77,7 @@ def in_store(
             std=data.std,
             classes=len(data.classes),
             rungs=config.rungs(),
-            checkpoints=str((run / "trials").resolve()),
+            checkpoints=checkpoints_of(run, config).where,
             threads=max(1, int(config.resources.cpu)),
             device="cuda" if config.resources.gpu else "cpu",
             channels_last=channels_last(run, made),
@@ -82,6 +86,17 @@ def in_store(
             stream=made.stream if isinstance(made, StreamPlan) else None,
         )
         yield shared, ray.put(shared)
+
+
+def checkpoints_of(run: Path, config: SearchConfig) -> Checkpoints:
+    """Where the run's unfinished candidates lie; at a URL, which many runs share, in a folder of its own."""
+    if config.resources.checkpoints is None:
+        return Checkpoints(str((run / "trials").resolve()))
+    state = read_state(run)
+    if "checkpoints" not in state:
+        state["checkpoints"] = f"{run.resolve().name}-{uuid.uuid4().hex[:8]}"
+        write_state(run, state)
+    return Checkpoints(within(config.resources.checkpoints, state["checkpoints"]))
 
 
 def check_store(needed: int) -> None:

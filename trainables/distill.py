@@ -20,6 +20,7 @@ from trainables import bank as banks
 from trainables import packed, slot
 from trainables.bank import Bank
 from trainables.candidate import Candidate, build_model
+from trainables.checkpoints import Checkpoints
 from trainables.files import replace_text
 from trainables.layout import to_channels_last
 from trainables.limits import leave, notice, stopping, time_limit
@@ -56,7 +57,7 @@ class Shared:
         std: their standard deviation.
         classes: number of classes.
         rungs: epochs at which a trial reports, ascending; the last is the full training.
-        checkpoints: folder that holds a folder for each unfinished candidate.
+        checkpoints: folder or URL that holds a folder for each unfinished candidate, see `Checkpoints`.
         threads: CPU threads a trial may use.
         device: where students train, `cpu` or `cuda`.
         channels_last: memory layout of the students' weights and activations.
@@ -145,10 +146,10 @@ def taught_by_itself(shared: Shared, model: nn.Module) -> Shared:
     return replace(shared, bank=bank)
 
 
-def read_report(folder: Path) -> dict[str, Any] | None:
-    """`curve` and `train_s` of one that was trained beside another, from its folder; None where there is no report."""
+def read_report(checkpoints: Checkpoints, name: str) -> dict[str, Any] | None:
+    """`curve` and `train_s` of a candidate that was trained beside another; None where there is no report."""
     try:
-        report: dict[str, Any] = json.loads((folder / REPORT).read_text())
+        report: dict[str, Any] = json.loads(checkpoints.fetch(name, REPORT).read_text())
     except (OSError, ValueError):
         return None
     return report
@@ -171,7 +172,7 @@ class Distill(LinedUp):
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Called once an actor: keeps the shared data, then prepares the first candidate."""
         torch.set_num_threads(shared.threads)
-        self.shared = shared
+        self.shared, self.checkpoints = shared, Checkpoints(shared.checkpoints)
         self.normalise = Normalise(shared.mean, shared.std)
         self.pays: dict[tuple[Architecture, int], bool] = {}  # whether one with so many mates trains faster as one
         self.reset_config(config)
@@ -244,10 +245,10 @@ class Distill(LinedUp):
     def _save_if_over(self) -> None:
         """Where the machine is taken away, or the search ends: save what is reached; another goes on from here."""
         told = self.told_to_go()
-        if told or stopping(Path(self.shared.checkpoints)):
+        if told or stopping(self._folder(self.candidate).parent):
             self._keep()
         if told:
-            leave(self._folder(self.candidate))
+            leave(self.checkpoints, self.candidate.id)
 
     def _train_beside(self, own: Training, until: int) -> None:
         """The first step of a candidate with mates: all of them as one, unless that is slower or cannot be."""
@@ -265,7 +266,7 @@ class Distill(LinedUp):
                 return
             for mate in mates:
                 training = open_training(shared, mate, shared.rungs[-1])
-                restore_training(self._folder(mate) / CHECKPOINT, training)
+                restore_training(self.checkpoints.fetch(mate.id, CHECKPOINT), training)
                 if training.epoch == own.epoch < until:
                     beside.append((mate, training))
             if not beside:
@@ -287,12 +288,13 @@ class Distill(LinedUp):
                 with contextlib.suppress(OSError):  # then its own trial trains it
                     report = {"curve": training.curve, "train_s": training.train_s}
                     replace_text(self._folder(mate) / REPORT, json.dumps(report))
+                    self.checkpoints.publish(mate.id, REPORT)
         if 0 in failed:
             raise failed[0]
 
     def _trained_beside(self, until: int) -> dict[str, Any] | None:
         """What a step would return, where another's worker trained this candidate to the rung: no network is made."""
-        known = read_report(self._folder(self.candidate))
+        known = read_report(self.checkpoints, self.candidate.id)
         if known is None or len(known["curve"]) != until:
             return None
         last = until == self.shared.rungs[-1]
@@ -306,14 +308,18 @@ class Distill(LinedUp):
         begin = time.perf_counter()
         try:
             save_training(self._folder(candidate) / CHECKPOINT, training)
+            self.checkpoints.publish(candidate.id, CHECKPOINT)
         except OSError as error:  # a full disk costs the way back to this rung, not the training itself
             logger.warning("%s: no checkpoint after epoch %d (%s)", candidate.id, training.epoch, error)
         self.save_s += time.perf_counter() - begin
 
     def _folder(self, candidate: Candidate) -> Path:
-        return Path(self.shared.checkpoints) / candidate.id
+        return self.checkpoints.folder(candidate.id)
+
+    def _checkpoint(self, folder: Path | None) -> Path:
+        return folder / CHECKPOINT if folder else self.checkpoints.fetch(self.candidate.id, CHECKPOINT)
 
     def _open(self, folder: Path | None = None) -> InTraining:
         training = open_training(self.shared, self.candidate, self.shared.rungs[-1])
-        restore_training((folder or self._folder(self.candidate)) / CHECKPOINT, training)
+        restore_training(self._checkpoint(folder), training)
         return training

@@ -19,7 +19,7 @@ from search_spaces.growth import put_back, set_aside
 from trainables import bank as banks
 from trainables.bank import Bank
 from trainables.candidate import Candidate
-from trainables.distill import CHECKPOINT, Distill, InTraining, Shared, fresh_network
+from trainables.distill import Distill, InTraining, Shared, fresh_network
 from trainables.loop import Normalise, Point, evaluate, start, train
 from trainables.losses import LOSSES
 from trainables.model_files import restore_training
@@ -178,7 +178,7 @@ class StreamTrial(Distill):
 
     def _open(self, folder: Path | None = None) -> InTraining:
         course = Course(self.shared, self.candidate, self.shared.rungs[-1])
-        restore_training((folder or self._folder(self.candidate)) / CHECKPOINT, course)
+        restore_training(self._checkpoint(folder), course)
         return course
 
     def _train(self, until: int) -> Sequence[Point]:

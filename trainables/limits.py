@@ -8,8 +8,11 @@ import faulthandler
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from trainables.checkpoints import Checkpoints
 
 HUNG = "hung.txt"  # where every thread stood; empty while the time is not over
 LEFT = "left"  # the worker was told to go, and saved what it had
@@ -65,17 +68,17 @@ def stopping(checkpoints: Path) -> bool:
     return (checkpoints / STOPPING).exists()
 
 
-def leave(folder: Path) -> None:
-    """End this process, which has saved what it had."""
+def leave(checkpoints: Checkpoints, name: str) -> None:
+    """End this process, which has saved what it had of the candidate."""
     with contextlib.suppress(OSError):  # then it counts as any other death
-        (folder / LEFT).touch()
+        (checkpoints.folder(name) / LEFT).write_text(str(time.time()))
+        checkpoints.publish(name, LEFT)
     os._exit(TOLD)
 
 
-def left(folder: Path) -> bool:
-    """Whether a worker left this candidate because it was told to go; asked once."""
+def left(checkpoints: Checkpoints, name: str) -> str | None:
+    """When a worker left this candidate because it was told to go, the last time; None where none did."""
     try:
-        (folder / LEFT).unlink()
+        return checkpoints.fetch(name, LEFT).read_text()
     except OSError:
-        return False
-    return True
+        return None

@@ -123,11 +123,16 @@ def test_candidate_when_its_worker_was_told_to_go_then_is_not_to_blame(session, 
     for trial in "abcd":
         assert opened.ask(trial).id == "c0000"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LEFT).touch()
+        (folder / LEFT).write_text(trial)
         opened.adapter.on_trial_complete(trial, None, error=True)
-    assert opened.ask("e").id == "c0000"
-    opened.adapter.on_trial_complete("e", result(0.5, 0.6, 0.7))
+    for trial in "ef":  # the note of the last time is no excuse for another death
+        assert opened.ask(trial).id == "c0000"
+        opened.adapter.on_trial_complete(trial, None, error=True)
+    assert opened.ask("g").id == "c0000"
+    assert opened.adapter.suggest("h") is None
+    opened.adapter.on_trial_complete("g", result(0.5, 0.6, 0.7))
     assert opened.rows()["c0000"]["state"] == "complete"
+    assert not folder.exists()
 
 
 def test_candidate_when_it_hung_then_fails_at_once_with_what_it_had(session, result):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from trainables.checkpoints import Checkpoints
 from trainables.limits import HUNG, TOLD, hung, left, notice, time_limit
 
 
@@ -58,20 +59,23 @@ def test_process_that_is_told_to_go_saves_and_leaves_a_note_once(tmp_path):
     program = """
 import sys, time
 from pathlib import Path
+from trainables.checkpoints import Checkpoints
 from trainables.limits import leave, notice
 
 with notice() as told:
     print("ready", flush=True)
     while not told():
         time.sleep(0.01)
-    leave(Path(sys.argv[1]))
+    Path(sys.argv[1], "c0001").mkdir()
+    leave(Checkpoints(sys.argv[1]), "c0001")
 """
     process = python(program, str(tmp_path), stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
-    assert not left(tmp_path)
+    checkpoints = Checkpoints(str(tmp_path))
+    assert left(checkpoints, "c0001") is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == TOLD
-    assert (left(tmp_path), left(tmp_path)) == (True, False)
+    assert float(left(checkpoints, "c0001")) == pytest.approx(time.time(), abs=60)
     process.stdout.close()
 
 
