@@ -22,6 +22,7 @@ from ray import tune
 
 from kdnas_ray import finalists, results, tracking
 from kdnas_ray.adapter import Sieve, Stop, StudyAdapter, curves
+from kdnas_ray.cluster import answering
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.evaluation import prepare_evaluator
@@ -82,6 +83,7 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
+    answering()
     begun = time.perf_counter()
     made = planned(config)
     planned_s = time.perf_counter() - begun
@@ -119,6 +121,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
     config = run_config(run, overrides)
+    answering()
     made = planned(config)
     return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, made.config))
 
@@ -140,6 +143,7 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
             value="table",
             remedy="search without the table to get networks",
         )
+    answering()
     return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
