@@ -388,6 +388,8 @@ def _tune(
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
     # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
     staging = tempfile.mkdtemp(prefix="kdnas-")
+    # Tune's limit costs time at every event; a cluster may grow beyond what it had room for when the search began.
+    limited = slots(config) > workers(config) or bool(os.environ.get("RAY_ADDRESS"))
     trainable = tune.with_resources(tune.with_parameters(trial, shared=shared), resources)
     tuner = tune.Tuner(
         trainable,
@@ -396,7 +398,7 @@ def _tune(
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=None if slots(config) == workers(config) else config.resources.workers,
+            max_concurrent_trials=config.resources.workers if limited else None,
         ),
         run_config=tune.RunConfig(
             name="search",
