@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from kdnas_ray.cluster import use
 from kdnas_ray.device_cli import device_app
 from search_spaces.errors import KdnasError
 
@@ -28,6 +29,10 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `kdnas 
 Settings = Annotated[
     list[str] | None,
     typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="YAML file and dotted overrides."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="auto|HOST:PORT", help="Of a Ray to run on; default RAY_ADDRESS, or its own."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KINDS = (
@@ -90,9 +95,11 @@ def _options(
 def search(
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to create.")] = None,
+    address: Address = None,
 ) -> None:
     """Search architecture and recipe together; without CONFIG: scikit-learn's digits on this machine."""
     chosen = _config(settings)  # bad input is refused before Ray is waited for
+    use(address)
     from kdnas_ray.driver import search as run_search
 
     _finish(lambda: run_search(chosen, out))
@@ -145,8 +152,10 @@ def compress(
 def resume(
     run: Run,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Budget, resources …")] = None,
+    address: Address = None,
 ) -> None:
     """Go on with an interrupted search; nothing that finished runs again."""
+    use(address)
     from kdnas_ray.driver import resume as run_resume
 
     _finish(lambda: run_resume(run, overrides or ()))
@@ -154,9 +163,12 @@ def resume(
 
 @app.command()
 def retrain(
-    run: Run, top: Annotated[int | None, typer.Option("--top", min=1, help="How many of the best.")] = None
+    run: Run,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="How many of the best.")] = None,
+    address: Address = None,
 ) -> None:
     """Retrain the best candidates in full, with and without KD, and score them on the test split."""
+    use(address)
     from kdnas_ray.driver import retrain as run_retrain
 
     _finish(lambda: run_retrain(run, top))

@@ -21,6 +21,7 @@ from ray import tune
 
 from kdnas_ray import finalists, results, tracking
 from kdnas_ray.adapter import Sieve, Stop, StudyAdapter, curves
+from kdnas_ray.cluster import answering
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.evaluation import prepare_evaluator
@@ -82,6 +83,7 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
+    answering()
     begun = time.perf_counter()
     made = planned(config)
     planned_s = time.perf_counter() - begun
@@ -119,6 +121,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
     config = run_config(run, overrides)
+    answering()
     made = planned(config)
     return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, made.config))
 
@@ -140,6 +143,7 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
             value="table",
             remedy="search without the table to get networks",
         )
+    answering()
     return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
@@ -385,6 +389,8 @@ def _tune(
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
     # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
     staging = tempfile.mkdtemp(prefix="kdnas-")
+    # Tune's limit costs time at every event; a cluster may grow beyond what it had room for when the search began.
+    limited = slots(config) > workers(config) or bool(os.environ.get("RAY_ADDRESS"))
     trainable = tune.with_resources(tune.with_parameters(trial, shared=shared), resources)
     tuner = tune.Tuner(
         trainable,
@@ -393,7 +399,7 @@ def _tune(
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=None if slots(config) == workers(config) else config.resources.workers,
+            max_concurrent_trials=config.resources.workers if limited else None,
         ),
         run_config=tune.RunConfig(
             name="search",
