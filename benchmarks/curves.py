@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from record import tell
 from scipy.optimize import least_squares
@@ -23,7 +24,7 @@ from scipy.optimize import least_squares
 from kdnas_ray.extrapolation import LEAST_ERROR, forecast
 from kdnas_ray.promotion import Ladder
 from kdnas_ray.runs import read_jsonl
-from kdnas_ray.schedulers import ASHA, Extrapolate, Past, PromotingASHA
+from kdnas_ray.schedulers import ASHA, Extrapolate, PromotingASHA
 
 WORKERS = 2
 TOP = 3
@@ -54,7 +55,7 @@ def replayed(curves: np.ndarray, settings: Any, seed: int) -> dict[str, float]:
         chosen = rng.choice(list(running))  # whoever reaches the next rung first
         place = running[chosen]
         spent += rungs[place] - (rungs[place - 1] if place else 0)
-        trial = Past(str(chosen))
+        trial = Trial("none", trial_id=str(chosen), stub=True)
         if place == 0:
             scheduler.on_trial_add(None, trial)
         points = [{"epoch": e, "val_accuracy": a} for e, a in enumerate(curves[chosen][: rungs[place]], start=1)]
