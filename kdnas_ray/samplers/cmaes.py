@@ -110,8 +110,7 @@ class _CmaEsSampler(CmaEsSampler):
 
 def _to_text(optimizer: Any) -> str:
     """The distribution as JSON: numbers as they are, arrays as lists."""
-    state = optimizer.__getstate__()
-    return json.dumps({name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in state.items()})
+    return json.dumps(optimizer.__getstate__(), default=np.ndarray.tolist)
 
 
 def _from_text(text: str) -> Any:
@@ -119,7 +118,7 @@ def _from_text(text: str) -> Any:
 
     Without one Optuna begins with a new distribution, which learns from the generations that are there.
     """
-    import cmaes
+    import cmaes  # type: ignore[import-untyped]
 
     try:
         kept = json.loads(text)
