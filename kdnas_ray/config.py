@@ -23,7 +23,8 @@ from pydantic_core import CoreSchema
 from kdnas_ray.hardware.devices import DeviceProfile, absolute, is_file
 from kdnas_ray.hardware.lookup import find, own_names
 from kdnas_ray.objectives import CONSTRAINABLE, OBJECTIVES, SIZES, full_name
-from kdnas_ray.parsing import Choice, OnceLoader, misspelt, plain, refusal, validated
+from kdnas_ray.parsing import Choice, misspelt, plain, refusal, validated
+from kdnas_ray.plain_yaml import load_yaml
 from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.samplers.base import several_objectives
 from kdnas_ray.schedulers import SCHEDULERS
@@ -439,7 +440,7 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         KdnasError: the file is missing, is not YAML, or holds something invalid.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf8"), OnceLoader)  # noqa: S506 (a SafeLoader)
+        data = load_yaml(path.read_text(encoding="utf8"))
     except (OSError, UnicodeDecodeError) as error:
         raise KdnasError(
             f"cannot be read ({first_line(error)})",
@@ -483,8 +484,8 @@ def _override(data: dict[str, Any], override: str) -> None:
         remedy = "for example budget.trials=50"
         raise KdnasError("an override is key.path=value", field="override", value=override, remedy=remedy)
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        value = load_yaml(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # ValueError: a date that does not exist
         raise KdnasError(
             "the value is not valid YAML", field=path, value=text, remedy="text with odd signs goes in quotes"
         ) from error

@@ -4,7 +4,10 @@ import contextlib
 import logging
 import os
 import platform
+import secrets
 import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
@@ -27,6 +30,10 @@ TUNE_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+DISABLED = (
+    "Warning: RAY_AUTH_MODE turns token authentication off: while this runs, whoever reaches this machine over the "
+    "network can run code as you. Unset it."
+)
 
 
 def versions() -> dict[str, str]:
@@ -86,7 +93,11 @@ def quiet(handler: logging.Handler | None = None) -> None:
 
 @contextlib.contextmanager
 def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) -> Iterator[None]:
-    """A local Ray with room for the bank, ended afterwards; one that this process or RAY_ADDRESS names is used."""
+    """A local Ray with room for the bank, ended afterwards; one that this process or RAY_ADDRESS names is used.
+
+    Ray listens on all networks of the machine, whatever address it is given (2.60): who may connect is decided by its
+    token alone.
+    """
     os.environ.update(TUNE_SETTINGS)
     import ray  # reads the settings above when it is imported
 
@@ -97,6 +108,10 @@ def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) 
     if os.environ.get("RAY_ADDRESS"):  # a cluster has its own sizes, and Ray refuses to be told others
         ray.init(**quietly)
     else:
+        if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
+            keep_token_private()
+        else:  # the user's own decision, but one that is easily forgotten
+            print(DISABLED, file=sys.stderr)
         # Named, or Ray would join another one that runs on this machine.
         ray.init(
             address="local",
@@ -110,3 +125,23 @@ def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) 
         yield
     finally:
         ray.shutdown()
+
+
+def keep_token_private() -> None:
+    """See to it that the token in `~/.ray` is the user's alone: with it anybody runs code in the user's sessions.
+
+    Ray makes it readable for everybody on the machine (2.60). One that is given in another way is left as it is.
+    """
+    path = Path.home() / ".ray" / "auth_token"
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    with contextlib.suppress(OSError):  # then Ray says what is wrong with it
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:  # readable by its owner alone
+                draft.write(secrets.token_hex(32))
+                draft.flush()
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    os.link(draft.name, path)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)

@@ -31,7 +31,7 @@ from kdnas_ray.tracking import (
     tracking_uri,
     write_progress,
 )
-from search_spaces.errors import first_line
+from search_spaces.errors import KdnasError, first_line
 
 CHUNK_BYTES = 512 * 1024
 POLL_S = 1.0
@@ -271,15 +271,19 @@ class Sender:
         import torch
         from mlflow.models import infer_signature
 
+        from kdnas_ray.kept_config import run_config
         from trainables.model_files import complete, load_student
 
         this = f"{record['candidate']} {record['time_ms']}"
         if self.client.get_run(self.parent).data.tags.get(MODEL) == this:  # logged before a crash
             return
-        if not (self.run / record["folder"]).exists():  # the user deleted it: the records after it must not wait
+        folder = _inside(self.run, record["folder"])
+        if folder is None:  # the user deleted it: the records after it must not wait
             _note(f"{record['folder']} is gone; the model is not logged")
             return
-        student, meta = load_student(self.run / record["folder"])
+        with contextlib.suppress(KdnasError):
+            run_config(self.run)  # imports a space of the user's own, which the model may be of
+        student, meta = load_student(folder)
         model = complete(student, meta)
         images = np.zeros((2, *meta["shape"]), dtype=meta.get("dtype", "uint8"))
         with torch.no_grad():
@@ -310,7 +314,7 @@ class Sender:
 
         before, needed = self.client.get_run(self.parent), ("onnx", "onnxruntime", "numpy")
         for name in record["files"]:
-            path = Path(record["folder"], name)
+            path = Path(record["folder"], Path(name).name)
             this, tag = f"{record['candidate']} {record['time_ms']}", f"{MODEL}.{path.stem}"
             if before.data.tags.get(tag) == this:
                 continue
@@ -340,8 +344,8 @@ class Sender:
         metrics = [Metric(name, float(value), record["time_ms"], 0) for name, value in record["metrics"].items()]
         self.client.log_batch(self.parent, metrics, tags=[RunTag(*tag) for tag in record["tags"].items()])
         for name in record["artifacts"]:
-            if (self.run / name).exists():
-                self.client.log_artifact(self.parent, str(self.run / name))
+            if (path := _inside(self.run, name)) is not None:
+                self.client.log_artifact(self.parent, str(path))
         self.client.set_terminated(self.parent, record["status"], record["time_ms"])
 
 
@@ -394,6 +398,12 @@ def _exported(candidate: str) -> Iterator[None]:
         raise
     except Exception as error:
         _note(f"{candidate} cannot be exported; the model is not logged ({type(error).__name__}: {first_line(error)})")
+
+
+def _inside(run: Path, name: str) -> Path | None:
+    """A run's file or folder; None where it is not there, or leads out: a run from elsewhere must send no others."""
+    path = (run / name).resolve()
+    return path if path.is_relative_to(run.resolve()) and path.exists() else None
 
 
 def _note(text: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
@@ -131,19 +130,6 @@ class Choice:
 def _made(value: Any, registry: Registry[type]) -> bool:
     """Whether the value is an instance of a user's own entry."""
     return not isinstance(value, (str, Mapping, type)) and not missing(type(value), registry.needs)
-
-
-class OnceLoader(yaml.SafeLoader):
-    """Safe YAML where a key that comes twice is an error, not the last one's win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Mapping of the node."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} comes twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 def validated(target: Any, value: Any, field: str) -> Any:

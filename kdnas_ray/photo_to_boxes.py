@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+# What Pillow decodes by itself: for some other formats it starts foreign programs.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
 
 def read(path: str | PathLike[str]) -> np.ndarray:
     """A photo uint8 `[height, width, 3]`, upright (as its EXIF says), of 16 bits the upper eight.
@@ -18,7 +21,7 @@ def read(path: str | PathLike[str]) -> np.ndarray:
     Raises:
         ValueError: its pixels are neither of 8 nor of 16 bits; Pillow raises OSError where there is no image.
     """
-    image: Image.Image = Image.open(path)
+    image: Image.Image = Image.open(path, formats=FORMATS)
     image = ImageOps.exif_transpose(image) if image.getexif() else image
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from kdnas_ray.plain_yaml import load_yaml
 from search_spaces.errors import KdnasError
 from trainables.files import replace_text
 
@@ -33,8 +34,8 @@ def read_config(run: Path) -> dict[str, Any]:
     """Resolved configuration of the run."""
     require_run(run)
     try:
-        data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))
-    except (yaml.YAMLError, ValueError) as error:
+        data = load_yaml((run / "config.yaml").read_text(encoding="utf8"))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise KdnasError("is not valid YAML", field="RUN/config.yaml", value=str(run)) from error
     if not isinstance(data, dict):
         raise KdnasError(

@@ -1,5 +1,6 @@
 """How are named choices (spaces, losses, samplers, …) kept and looked up, a user's own by import path included?"""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -7,11 +8,14 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from search_spaces.errors import KdnasError, first_line
 
 T = TypeVar("T")
+
+_may_import = ContextVar("_may_import", default=True)
 
 
 class Registry(Mapping[str, T]):
@@ -103,6 +107,8 @@ def imported(path: str, field: str) -> Any:
     module = path.partition(":")[0]
     try:
         return located(path)
+    except KdnasError:
+        raise
     except AttributeError as error:
         own = importlib.import_module(module) if module in sys.modules else None
         there = [known for known, value in vars(own).items() if inspect.isclass(value)] if own else []
@@ -121,9 +127,33 @@ def imported(path: str, field: str) -> Any:
         ) from error
 
 
+@contextlib.contextmanager
+def data_only() -> Iterator[None]:
+    """While what is read is a file that may come from elsewhere: an import path in it imports no module.
+
+    One whose module is imported already is found, for then the user's own configuration or program named it.
+    """
+    token = _may_import.set(False)
+    try:
+        yield
+    finally:
+        _may_import.reset(token)
+
+
 def located(path: str) -> Any:
-    """What `package.module:name` names; the working folder is searched too. Raises whatever the import raises."""
+    """What `package.module:name` names; the working folder is searched too. Raises whatever the import raises.
+
+    Raises:
+        KdnasError: the module is not imported yet, within `data_only`.
+    """
     module, _, name = path.partition(":")
+    if module not in sys.modules and not _may_import.get():
+        raise KdnasError(
+            "a file names code by its import path, and files run none",
+            field="import path",
+            value=path,
+            remedy=f"if you trust it, name it in your configuration, or `import {module}` first",
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     found: Any = importlib.import_module(module)

@@ -12,16 +12,20 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 from PIL import Image
 
 from search_spaces import KdnasError, first_line
+from trainables.parquet import check_room, rows_at_once
 from trainables.tasks.base import SPLIT_NAMES
 from trainables.tasks.images import FORMATS, MAX_PIXELS, eight_bits
 
 READ_ROWS = 64
 ROUNDING = 1.0  # pixels that a box may reach beyond its image
 SHOWN = 3  # records named in a message
+MOST_BOXES = 10_000  # of one image
+JSON_COPIES = 16  # a file of annotations as Python objects
 NUMBERED = 1000  # classes that are known by number alone
 # What a record of a column is, by its type.
 NEEDED: dict[type, str] = {bytes: "images, as bytes or struct(bytes, path)", list: "a list for each image"}
@@ -190,7 +194,9 @@ def _parquet(files: Sequence[Path], columns: Sequence[str], option: str, root: P
     number = 0
     for file in files:
         try:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(READ_ROWS, columns=list(columns)):
+            opened = pyarrow.parquet.ParquetFile(file)
+            for batch in opened.iter_batches(rows_at_once(opened.metadata, READ_ROWS, columns), columns=list(columns)):
+                _check_lists(batch, number)
                 for image, boxes, labels in zip(*(batch[column].to_pylist() for column in columns), strict=True):
                     stored = image if isinstance(image, dict) else {"bytes": image}
                     path, data = stored.get("path"), stored.get("bytes")
@@ -204,13 +210,23 @@ def _parquet(files: Sequence[Path], columns: Sequence[str], option: str, root: P
                     name = f"record {number}" + (f" ({path})" if path else "")
                     yield Record(name, data, boxes or [], labels or [])
                     number += 1
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise refusal(f"{file.name} cannot be read ({first_line(error)})", option, str(root)) from error
+
+
+def _check_lists(batch: pyarrow.RecordBatch, number: int) -> None:
+    """Before they become Python objects, which are ten times larger."""
+    for column in batch.columns:
+        if pyarrow.types.is_list(column.type) or pyarrow.types.is_large_list(column.type):
+            longest = pyarrow.compute.max(pyarrow.compute.list_value_length(column)).as_py()
+            if (longest or 0) > MOST_BOXES:
+                raise ValueError(f"record {number} or a later one has {longest:,} boxes, more than {MOST_BOXES:,}")
 
 
 def _coco(file: Path, images: Path | None, option: str) -> tuple[int, dict[Any, str], Iterator[Record]]:
     """Source: Lin 2014, Microsoft COCO: Common Objects in Context (the format of the annotations)."""
     try:
+        check_room(JSON_COPIES * file.stat().st_size, "its annotations")
         data = json.loads(file.read_text(encoding="utf8"))
         names = {int(row["id"]): str(row["name"]) for row in data["categories"]}
         pictures = {row["id"]: row for row in data["images"]}
@@ -226,6 +242,9 @@ def _coco(file: Path, images: Path | None, option: str) -> tuple[int, dict[Any, 
                 raise ValueError(f"annotation {number} has the {wrong} {row[wrong]!r}, which is not there")
             x, y, width, height = map(float, row["bbox"])
             boxes[row["image_id"]].append(([x, y, x + width, y + height], row["category_id"]))
+        for key, own in boxes.items():
+            if len(own) > MOST_BOXES:
+                raise ValueError(f"image {key!r} has {len(own):,} boxes, more than {MOST_BOXES:,}")
         sized = {key: (int(row["width"]), int(row["height"])) for key, row in pictures.items() if "width" in row}
         files = {key: str(row["file_name"]) for key, row in pictures.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

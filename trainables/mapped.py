@@ -73,7 +73,8 @@ def load_mapped(folder: Path, split: Split, *, augmentation: Augmentation, seed:
             raise corrupt(folder, "its checksum does not match")
         logits, taps = opened(folder / f"{LOGITS}.npy"), {n: opened(folder / f"{TAP}{n}.npy") for n in facts["taps"]}
         there = (folder / f"{CLASSIFIER[0]}.npy").exists()
-        weight, bias = (np.load(folder / f"{n}.npy", allow_pickle=False) if there else None for n in CLASSIFIER)
+        # Mapped first: a header that promises more than the file holds is refused before any memory is taken.
+        weight, bias = (np.array(opened(folder / f"{name}.npy")) if there else None for name in CLASSIFIER)
         params = tuple(int(size) for size in facts["teacher_params"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise corrupt(folder, f"it cannot be read ({error})") from error

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search_spaces import SPACES, Architecture, KdnasError, Space, first_line
+from search_spaces.registry import data_only
 from trainables.loop import Normalise, device_of
 from trainables.tasks.base import Data
 
@@ -45,13 +46,16 @@ def save_student(folder: Path, model: nn.Module, meta: dict[str, Any], metadata:
 def load_student(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     """Network in evaluation mode and its meta data.
 
+    A space of a user's own must be imported already: a file of a model runs no code.
+
     Raises:
         KdnasError: a file is missing or altered, or the weights do not fit the architecture.
     """
     folder = Path(folder)
     try:
         meta = json.loads((folder / "model.json").read_text())
-        space, architecture = space_of(meta)
+        with data_only():
+            space, architecture = space_of(meta)
         model = space.build(architecture, tuple(meta["shape"]), len(meta["classes"]))
         model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:

@@ -17,6 +17,8 @@ import pyarrow
 import pyarrow.parquet
 
 from search_spaces import KdnasError, first_line
+from trainables.parquet import read_columns, rows_at_once
+from trainables.sound import MOST_BYTES
 from trainables.tasks.base import SPLIT_NAMES
 
 READ_ROWS = 256
@@ -150,7 +152,8 @@ def _folder(where: Where, root: Path) -> Source:
 
 def _bytes(file: Path) -> bytes | None:
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(MOST_BYTES + 1)  # what is longer is refused when it is decoded
     except OSError:
         return None
 
@@ -182,7 +185,7 @@ def _parquet(where: Where, files: Sequence[Path]) -> Source:
     people: list[Any] = []
     for file in files:
         columns = [where.label_column, *([speaker] if speaker else [])]
-        table = _readable(where, partial(pyarrow.parquet.read_table, file, columns=columns))
+        table = _readable(where, partial(read_columns, file, columns, copies=4))
         words += table[where.label_column].to_pylist()
         people += table[speaker].to_pylist() if speaker else []
     if not words:
@@ -207,7 +210,7 @@ def _parquet(where: Where, files: Sequence[Path]) -> Source:
 def _readable(where: Where, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         remedy = "it may be empty or cut short: fetch it again"
         raise refusal(f"not a readable Parquet file ({first_line(error)})", "path", str(where.path), remedy) from error
 
@@ -267,9 +270,10 @@ def _numbered(where: Where, words: Sequence[object], declared: list[str] | None)
 def _batches(where: Where, file: Path) -> Iterator[list[Any]]:
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(READ_ROWS, columns=[where.audio_column]):
+            step = rows_at_once(opened.metadata, READ_ROWS, [where.audio_column])
+            for batch in opened.iter_batches(step, columns=[where.audio_column]):
                 yield batch.column(0).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         said = f"column {where.audio_column!r} of {file.name} cannot be read ({first_line(error)})"
         raise refusal(said, "path", str(where.path), "the file may be damaged: fetch it again") from error
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from search_spaces import first_line
 
+MOST_BYTES = 2**28  # of one recording: 46 minutes of 16 bits at 48 kHz
+MOST_RATE = 768_000  # samples a second, the most that any recorder writes; windows grow with it
 SILENT_DB = -100.0  # what digital silence is taken for, relative to a power of 1
 
 
@@ -76,6 +78,8 @@ def decode_wav(data: bytes) -> tuple[np.ndarray, int]:
     Raises:
         ValueError: says what is wrong with it.
     """
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
     try:
         with wave.open(io.BytesIO(data)) as file:
             channels, width, rate, frames, *_ = file.getparams()
@@ -86,6 +90,8 @@ def decode_wav(data: bytes) -> tuple[np.ndarray, int]:
         raise ValueError(f"not a WAV file of PCM samples ({said})") from error
     if not frames or rate < 1:
         raise ValueError("no samples in it" if rate > 0 else f"its sample rate is {rate}")
+    if rate > MOST_RATE:
+        raise ValueError(f"its sample rate is {rate:,}; at most {MOST_RATE:,} are possible")
     if len(raw) != frames * channels * width:
         there = len(raw) // (channels * width)
         raise ValueError(f"cut short: {there:,} of {frames:,} samples are there")

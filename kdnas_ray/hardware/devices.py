@@ -14,7 +14,7 @@ import yaml
 
 from kdnas_ray.hardware.measuring import RUNTIMES
 from kdnas_ray.hardware.operators import ALL_KINDS, ALL_NAMES
-from kdnas_ray.parsing import OnceLoader
+from kdnas_ray.plain_yaml import load_yaml
 from search_spaces import KdnasError, first_line
 
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
@@ -162,7 +162,7 @@ def parse(content: str, source: str) -> DeviceProfile:
         KdnasError: not a mapping, an unknown or missing key, or an impossible value.
     """
     try:
-        data = yaml.load(content, OnceLoader)  # noqa: S506 (a SafeLoader)
+        data = load_yaml(content)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # TypeError: a list as a key
         raise KdnasError(f"is not valid YAML ({first_line(error)})", field="devices", value=source) from error
     known = [part.name for part in fields(DeviceProfile)]

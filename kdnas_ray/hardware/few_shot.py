@@ -25,8 +25,10 @@ from scipy.stats import norm, spearmanr
 
 from kdnas_ray.hardware.devices import check_name
 from kdnas_ray.parsing import Choice
+from kdnas_ray.plain_yaml import load_yaml
 from search_spaces import SPACES, Architecture, KdnasError, Shape, Space, first_line, sample
 from search_spaces.notation import notation, parse
+from search_spaces.registry import data_only
 
 Array = NDArray[np.float64]
 
@@ -392,8 +394,8 @@ def load(path: Path, field: str = "model") -> FewShot:
     remedy = "write one with `kdnas device fit`"
     try:
         text = path.read_text(encoding="utf8")
-        data = json.loads(text) if path.suffix not in (".yaml", ".yml") else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        data = json.loads(text) if path.suffix not in (".yaml", ".yml") else load_yaml(text)
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         problem = f"cannot be read ({first_line(error)})"
         raise KdnasError(problem, field=field, value=str(path), remedy=remedy) from error
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
@@ -407,7 +409,8 @@ def load(path: Path, field: str = "model") -> FewShot:
         }
         model = FewShot(**{**data, **lists, **nested})
         check_name(model.name, f"{field}.name")
-        space = model.its_space()
+        with data_only():
+            space = model.its_space()
         if not np.isfinite(model.latencies_ms([sample(space, random.Random(0))])).all():
             raise ValueError("its numbers give no latency")
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:

@@ -20,6 +20,7 @@ from kdnas_ray.hardware.roofline import latency_ms
 from kdnas_ray.runs import check_creatable
 from search_spaces import Architecture, KdnasError, Shape, Space, first_line, sample
 from search_spaces.notation import notation, parse
+from trainables.parquet import read_columns
 
 ARCHITECTURE = "architecture"
 LATENCY = "latency_ms"
@@ -67,7 +68,7 @@ def read_table(path: Path, space: Space) -> Table:
                 value=str(path),
                 remedy=f"it has {', '.join(schema.names)}",
             )
-        rows = pyarrow.parquet.read_table(path, columns=[ARCHITECTURE, *names])
+        rows = read_columns(path, [ARCHITECTURE, *names], copies=4)
         latencies = np.array([rows[name].to_numpy() for name in names], float)
     except (OSError, ValueError, TypeError) as error:  # what Arrow raises is one of the first two
         raise KdnasError(f"cannot be read ({first_line(error)})", field=field, value=str(path)) from error

@@ -1,8 +1,11 @@
 """Specification of `kdnas_ray.samplers.cmaes`: what it needs, and what it makes of stopped and rejected candidates."""
 
 import importlib.util
+import json
+import pickle
 from dataclasses import replace
 
+import numpy as np
 import optuna
 import pytest
 
@@ -81,3 +84,80 @@ def test_numbers_are_found_more_closely_than_by_chance():
             trial.report(value - 0.2, 1)
             study.tell(trial, value)
     assert study.best_value > -0.005
+
+
+def search(study: optuna.Study, trials: int) -> list[float]:
+    """What is proposed."""
+    found = []
+    for _ in range(trials):
+        trial = study.ask()
+        found.append(trial.suggest_float("x", -1, 1))
+        study.tell(trial, -((found[-1] - 0.3) ** 2) - (trial.suggest_float("y", -1, 1) + 0.5) ** 2)
+    return found
+
+
+def distributions(study: optuna.Study) -> list[str]:
+    attributes = [trial.system_attrs for trial in study.trials]
+    return [value for found in attributes for name, value in found.items() if name.startswith("cma:optimizer")]
+
+
+@needs_cmaes
+def test_distribution_when_kept_then_is_json_and_a_resumed_search_goes_on_with_it():
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(direction="maximize", sampler=make(), storage=storage)
+    search(study, 30)
+    kept = [json.loads(text) for text in distributions(study)]
+    assert [state["_g"] for state in kept] == list(range(1, len(kept) + 1))
+    resumed = optuna.load_study(study_name=study.study_name, sampler=make(), storage=storage)
+    search(resumed, 20)
+    after = [json.loads(text) for text in distributions(resumed)]
+    assert [state["_g"] for state in after] == list(range(1, len(after) + 1))
+    assert len(after) > len(kept)
+
+
+@needs_cmaes
+def test_distribution_when_written_and_read_then_is_what_a_pickle_would_be():
+    import cmaes
+
+    from kdnas_ray.samplers.cmaes import _from_text, _to_text
+
+    optimizer = cmaes.CMA(mean=np.zeros(3), sigma=0.3, bounds=np.array([[-1, 1]] * 3), seed=0)
+    for _ in range(3):
+        points = [optimizer.ask() for _ in range(optimizer.population_size)]
+        optimizer.tell([(x, float(((x - 0.2) ** 2).sum())) for x in points])
+    optimizer._funhist_values[:] = np.nan_to_num(optimizer._funhist_values)  # some of it was never written
+    again, pickled = _from_text(_to_text(optimizer)), pickle.loads(pickle.dumps(optimizer))  # noqa: S301 (our own)
+    for one in (pickled, again):
+        one._rng.seed(1)
+    assert again.ask().tolist() == pickled.ask().tolist()
+    assert json.loads(_to_text(again)) == json.loads(_to_text(pickled))
+
+
+@needs_cmaes
+@pytest.mark.parametrize("kind", ["pickle", "text", "huge", "other"])
+def test_distribution_when_the_study_holds_something_else_then_nothing_of_it_runs_and_the_search_goes_on(
+    tmp_path, kind
+):
+    class Planted:
+        def __reduce__(self):
+            return open, (str(tmp_path / "planted"), "w")
+
+    import cmaes
+
+    from kdnas_ray.samplers.cmaes import _to_text
+
+    state = json.loads(_to_text(cmaes.CMA(mean=np.zeros(2), sigma=0.3)))
+    planted = {
+        "pickle": pickle.dumps(Planted()).hex(),
+        "text": "[1, 2",
+        "huge": json.dumps(state | {"_n_dim": 10**7}),
+        "other": json.dumps(state | {"_mean": [[0.0]], "_sigma": "os.system"}),
+    }[kind]
+    study = optuna.create_study(direction="maximize", sampler=make())
+    search(study, 3)
+    trial = study.ask()
+    trial.storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", planted)
+    study.tell(trial, -(trial.suggest_float("x", -1, 1) ** 2) - trial.suggest_float("y", -1, 1) ** 2)
+    found = search(study, 20)
+    assert not (tmp_path / "planted").exists()
+    assert len(set(found)) == 20

@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-import pyarrow.parquet
 
 from search_spaces import Architecture, KdnasError, Space, first_line, sample
 from search_spaces.notation import canonical, notation, parse
 from trainables.candidate import Candidate
 from trainables.lineup import LinedUp
 from trainables.loop import Point
+from trainables.parquet import check_room, read_columns
 from trainables.tasks.base import Data, Split
 
 ARCHITECTURE = "architecture"  # column of a Parquet table
 COSTS = ("params", "flops")  # taken from the table where it has them
 SAMPLED = 100  # architectures by which a table shows whether it holds every notation
+COPIES = 16  # of a file's content, as Python objects
 NOISE = 0.1  # of a simulated accuracy at the start, relative to the final one; falls to 0
 
 Entry = Mapping[str, Any]  # a row of the table: numbers by column
@@ -245,11 +246,12 @@ def _own_notation(space: Space, text: str) -> str:
 
 def _entries(path: Path) -> tuple[dict[str, dict[str, Any]], bytes]:
     try:
+        check_room(COPIES * path.stat().st_size, "its entries")
         raw = path.read_bytes()
         if path.suffix == ".json":
             found = json.loads(raw, object_pairs_hook=_once)
         else:
-            rows = pyarrow.parquet.read_table(pyarrow.BufferReader(raw)).to_pylist()
+            rows = read_columns(pyarrow.BufferReader(raw), copies=COPIES).to_pylist()
             found = _once([(row.pop(ARCHITECTURE), row) for row in rows])
     except KeyError as error:
         raise KdnasError(

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
+from trainables.parquet import ROW_BYTES, check_room, held, rows_at_once
 from trainables.tasks.base import SPLIT_NAMES, AnyTargets, Data, Outputs, Split, assemble, choose, split, standardised
 from trainables.tasks.targets import labels_of, numbers_of
 from trainables.tasks.unlabelled import join
@@ -29,6 +30,7 @@ from trainables.tasks.unlabelled import join
 CROP_AND_FLIP = Augmentation(crop=2, flip=True)
 MAX_PIXELS = 50_000_000
 READ_ROWS = 1000
+PYTHON_COPIES = 4  # numbers and short words take so much more as Python objects
 # Formats that Pillow decodes by itself: some others start foreign programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -206,7 +208,9 @@ def _count(source: _Source) -> int:
     """How many images there are, labels or not."""
     if source.folder:
         return len(source.files)
-    return sum(pyarrow.parquet.read_metadata(file).num_rows for file in source.files)
+    count = sum(pyarrow.parquet.read_metadata(file).num_rows for file in source.files)
+    _check_unpacked(source, ROW_BYTES * count, "its images")
+    return count
 
 
 def _check_columns(source: _Source) -> None:
@@ -242,7 +246,9 @@ def _stream(source: _Source, column: str, scratch: str) -> Any:
     if source.folder:
         builder = ImageFolder(cache_dir=scratch, data_files=files, drop_labels=source.label_column is None)
     else:
-        builder = Parquet(cache_dir=scratch, data_files=files, columns=[column], batch_size=READ_ROWS)
+        facts = map(pyarrow.parquet.read_metadata, source.files)
+        step = min(rows_at_once(file, READ_ROWS, [column]) for file in facts)
+        builder = Parquet(cache_dir=scratch, data_files=files, columns=[column], batch_size=step)
     stream = builder.as_streaming_dataset("train").select_columns([column])
     if column == source.image_column:
         stream = stream.cast_column(column, ImageFeature(decode=False))
@@ -278,8 +284,10 @@ def _quiet_scratch() -> Iterator[str]:
 
 def _targets(source: _Source, targets: Outputs) -> tuple[np.ndarray, list[str]]:
     """What is to be learned, `[N]` int64 or `[N, K]` float32, and the names of the outputs."""
-    column, feature, values = str(source.label_column), None, []
+    column, feature, values, total = str(source.label_column), None, [], 0
     for chunk, feature in _chunks(source, column):  # noqa: B007
+        total += held(chunk, PYTHON_COPIES)
+        _check_unpacked(source, total, "its labels")
         values += chunk.to_pylist()
     if not values:
         raise source.refuse("holds no samples")
@@ -351,16 +359,27 @@ def _reordered(source: _Source, targets: np.ndarray, names: Sequence[str], class
 
 def _records(source: _Source, indices: np.ndarray) -> Iterator[_Record]:
     """The stored images at `indices` (ascending); reading ends after the last of them."""
-    start = 0
+    start = total = 0
     if len(indices) == 0:
         raise source.refuse("holds no samples")
     for chunk, _ in _chunks(source, source.image_column):
         here = indices[(indices >= start) & (indices < start + len(chunk))]
-        stored = chunk.take(pyarrow.array(here - start)).to_pylist()
+        taken = chunk.take(pyarrow.array(here - start))
+        total += held(taken)
+        _check_unpacked(source, total, "its images")
+        stored = taken.to_pylist()
         yield from (_Record(int(number), image, source) for number, image in zip(here, stored, strict=True))
         start += len(chunk)
         if start > indices[-1]:
             return
+
+
+def _check_unpacked(source: _Source, total: int, what: str) -> None:
+    try:
+        check_room(total, what)
+    except ValueError as error:
+        raise source.refuse(str(error), "give fewer samples; a small file that unpacks to so much is damaged, or a trap"
+                            ) from error  # fmt: skip
 
 
 def _decode(records: Sequence[_Record], size: int | None) -> np.ndarray:
@@ -395,10 +414,10 @@ def _pixels(record: _Record, size: int | None) -> np.ndarray:
     if data is None and not (stored.get("path") and Path(stored["path"]).is_file()):
         raise record.source.refuse(f"{name} holds no image")
     try:
-        image = Image.open(stored["path"] if data is None else io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        return np.asarray(_squared(eight_bits(image, size), size))
+        with Image.open(stored["path"] if data is None else io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            return np.asarray(_squared(eight_bits(image, size), size))
     except Image.DecompressionBombError as error:
         raise record.source.refuse(
             f"{name} is too large ({error})", f"an image may have {MAX_PIXELS:,} pixels: shrink or remove it"

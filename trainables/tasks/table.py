@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.csv
-import pyarrow.parquet
 
 from search_spaces import KdnasError, first_line
 from trainables.augment import Augmentation
+from trainables.parquet import check_room, read_columns
 from trainables.tasks.base import AnyTargets, Data, Outputs, Split, assemble, split, standardised
 from trainables.tasks.targets import labels_of, numbers_of
+
+CSV_COPIES = 8  # a comma in a file is a number in memory
+TABLE_COPIES = 3  # as it is read, as float64, as float32
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,11 @@ def _read(path: Path, field: str) -> pyarrow.Table:
         raise KdnasError("is no file", field=field, value=str(path), remedy="give a Parquet or CSV file")
     try:
         csv = file.suffix.lower() in (".csv", ".txt")
-        return pyarrow.csv.read_csv(file) if csv else pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowException, OSError) as error:
+        if csv:
+            check_room(CSV_COPIES * file.stat().st_size, "its rows")
+        table = pyarrow.csv.read_csv(file) if csv else read_columns(file, copies=TABLE_COPIES)
+        return table.rename_columns(table.column_names)  # raises where a name is no text
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise KdnasError(
             f"cannot be read ({first_line(error)})",
             field=field,

@@ -22,6 +22,7 @@ from trainables.teachers.base import Known, check_images, named, pixels, width_o
 FIELD = "teachers.model"
 UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls a class that nobody named
 OTHER_TOKENS = 5  # at most so many tokens beside those of the patches: class, distillation, registers
+MOST_SIDE = 2048  # pixels that a model may ask images to be resized to
 BATCH = 64  # images at a time: hidden states of large models take much memory
 
 
@@ -66,6 +67,7 @@ class HuggingFaceTeacher:
             )
         check_images(data, "huggingface")
         network, scale = _load(self.model)
+        _check_side(network, self.model)
         answers = _Logits(network, data, scale)
         for tap, path in self.taps.items():
             if path not in (known := dict(network.named_modules())):
@@ -152,6 +154,18 @@ def _load(name: str) -> tuple[Any, tuple[list[float], list[float]] | None]:
                 "hub; a model with another task or head has to be fine-tuned first",
             ) from error
     return network.float().eval(), scale
+
+
+def _check_side(network: Any, name: str) -> None:
+    size = getattr(network.config, "image_size", None)
+    for side in (size,) if isinstance(size, int) else tuple(size or ()):
+        if side > MOST_SIDE:
+            raise KdnasError(
+                f"it asks for images of {side:,} pixels a side; at most {MOST_SIDE:,} are possible",
+                field=FIELD,
+                value=name,
+                remedy="see image_size in its config.json",
+            )
 
 
 def _feature(x: Tensor, name: str) -> Tensor:

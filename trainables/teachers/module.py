@@ -1,6 +1,7 @@
 """A user's own PyTorch module as the teacher."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         if path.suffix not in WEIGHTS_SUFFIXES:
             raise ValueError(f"known suffixes are {', '.join(WEIGHTS_SUFFIXES)}")
         safe = path.suffix == ".safetensors"
+        if not safe:
+            _check_not_packed(path)
         weights = safetensors.torch.load_file(path) if safe else torch.load(path, weights_only=True)
         model.load_state_dict(weights)
     except (
@@ -83,6 +86,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         EOFError,
         SafetensorError,
         pickle.UnpicklingError,
+        zipfile.BadZipFile,
     ) as error:
         raise KdnasError(
             f"the weights cannot be loaded ({first_line(error)})",
@@ -90,3 +94,12 @@ def _load_weights(model: nn.Module, path: Path) -> None:
             value=str(path),
             remedy="give a state dictionary that fits the module, as .safetensors or .pt",
         ) from error
+
+
+def _check_not_packed(path: Path) -> None:
+    """PyTorch writes archives whose parts are as long as they say; a packed one may become any size in memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"it is packed: {path.stat().st_size:,} bytes become {unpacked:,}")

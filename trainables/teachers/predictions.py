@@ -19,6 +19,7 @@ from torch import Tensor
 
 from search_spaces import KdnasError, first_line
 from trainables.opaque import Opaque
+from trainables.parquet import read_columns
 from trainables.tasks.base import Data, Targets
 from trainables.teachers.base import Known, check_images, file_digest, named, pixels
 
@@ -139,7 +140,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
             kinds = [kind for kind in KINDS if kind in known]
             if "sample" not in known or len(kinds) != 1:
                 raise ValueError(f"its columns are {', '.join(known)}")
-            table = pyarrow.parquet.read_table(file, columns=["sample", kinds[0]])
+            table = read_columns(file, ["sample", kinds[0]], copies=2)
         ids = np.array([int(name, 16) for name in table["sample"].to_pylist()], dtype=np.uint64)
         answers = _matrix(table[kinds[0]])
         logits = answers if kinds[0] == "logits" else _logarithms(answers)

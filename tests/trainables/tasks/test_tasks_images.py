@@ -346,9 +346,9 @@ def test_images_of_different_size_are_refused_with_both_and_the_option_that_help
 
 
 def test_more_than_the_machine_holds_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.sysconf", lambda name: 2000 if name == "SC_PHYS_PAGES" else 1)
+    monkeypatch.setattr("os.sysconf", lambda name: 10**6 if name == "SC_PHYS_PAGES" else 1)
     path = greys(tmp_path / "a.parquet", [0, 1] * 10)
-    assert "20 images of 6 x 6 pixels" in refusal(ImagesTask(path), "task.size")
+    assert "20 images of 100 x 100 pixels" in refusal(ImagesTask(path, size=100), "task.size")
 
 
 def test_a_single_class_is_refused(tmp_path):
