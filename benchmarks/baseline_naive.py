@@ -329,7 +329,7 @@ def naive_trainable(
             batch_images = apply(images[indices], views)
             with torch.no_grad():
                 answers, features = teacher.forward_taps(normalise(batch_images), taps)
-            batch = Batch(batch_images, labels[indices], answers, features)
+            batch = Batch(batch_images, labels[indices], answers, features, indices)
             loss = naive_loss(training, batch, normalise, task, step / max(1, steps - 1))
             optimizer.zero_grad()
             loss.backward()
