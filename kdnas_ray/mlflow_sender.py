@@ -29,6 +29,7 @@ from kdnas_ray.tracking import (
     sending,
     shown_uri,
     tracking_uri,
+    without_secrets,
     write_progress,
 )
 from search_spaces.errors import KdnasError, first_line
@@ -364,8 +365,7 @@ def main(run: Path) -> None:
                 wait = POLL_S
             except Exception as error:  # whatever it was: the records are kept, so try again
                 uri = os.environ.get("MLFLOW_TRACKING_URI", "")  # it may hold a password
-                text = f"{type(error).__name__}: {error}"
-                _note(text.replace(uri, shown_uri(uri)) if uri else text)
+                _note(without_secrets(f"{type(error).__name__}: {error}", uri))
                 wait = min(2 * wait, LONGEST_WAIT_S)
             if not searching:
                 return

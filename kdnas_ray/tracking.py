@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -30,6 +30,7 @@ OUTBOX = "tracking.jsonl"
 REFUSED = "tracking_refused.jsonl"
 RUNS = "tracking_runs.jsonl"
 DEFAULT_DATABASE = "mlflow.db"
+SECRET = ("user", "username", "password", "passwd", "pwd", "token", "access_token", "api_key", "sslpassword")
 SQLITE = "sqlite:///"
 
 
@@ -84,7 +85,22 @@ def tracking_uri(settings: TrackingSettings, run: Path | None = None) -> str:
 def shown_uri(uri: str) -> str:
     """The address without name and password, for messages."""
     parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
+    kept = [pair for pair in parts.query.split("&") if pair.partition("=")[0].lower() not in SECRET]
+    if not parts.netloc and len(kept) == len(parts.query.split("&")):
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(kept)))
+
+
+def without_secrets(text: str, uri: str) -> str:
+    """What a library says about the store at this address, without name, password and tokens."""
+    parts = urlsplit(uri)
+    pairs = (pair.partition("=") for pair in parts.query.split("&"))
+    found = [parts.password, *(value for name, _, value in pairs if name.lower() in SECRET)]
+    found += [os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("PASSWORD", "TOKEN")]
+    text = text.replace(uri, shown_uri(uri)) if uri else text
+    for secret in filter(None, found):  # libraries show parts of an address too
+        text = text.replace(secret, "***").replace(unquote(secret), "***")
+    return text
 
 
 def _absolute(uri: str) -> str:
@@ -145,7 +161,7 @@ def _explained(run: Path, settings: TrackingSettings) -> Iterator[None]:
         raise
     except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's errors
         uri = tracking_uri(settings, run)
-        reason = first_line(error).replace(uri, shown_uri(uri))
+        reason = without_secrets(first_line(error), uri)
         raise RunError(
             f"MLflow does not answer as it should ({type(error).__name__}: {reason})",
             field="tracking.uri",

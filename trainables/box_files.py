@@ -269,14 +269,14 @@ def _decoded(record: Record) -> Image.Image:
     if isinstance(record.stored, Path) and not record.stored.is_file():
         raise ValueError(f"no such file: {record.stored}")
     source = record.stored if isinstance(record.stored, Path) else io.BytesIO(record.stored)
-    image: Image.Image = Image.open(source, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-    try:
-        image = eight_bits(image, None).convert("RGB")
-    # A damaged file makes Pillow's decoders raise anything from struct.error to ZeroDivisionError.
-    except Exception as error:
-        raise ValueError(f"cannot be decoded: {first_line(error)}") from error
+    with Image.open(source, formats=FORMATS) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
+        try:
+            image = eight_bits(opened, None).convert("RGB")
+        # A damaged file makes Pillow's decoders raise anything from struct.error to ZeroDivisionError.
+        except Exception as error:
+            raise ValueError(f"cannot be decoded: {first_line(error)}") from error
     if record.size not in (None, image.size):
         raise ValueError(f"it has {image.width} x {image.height} pixels, its annotation says {record.size}")
     if len(record.boxes) != len(record.labels):

@@ -386,3 +386,19 @@ def test_sender_process_when_the_server_is_away_then_ends_soon_and_says_why(run,
     assert tracking.drain(run, sender, 60) == RECORDS
     assert sender.returncode == 0
     assert "127.0.0.1" in (run / "tracking.log").read_text()
+
+
+def test_search_when_its_folder_comes_from_elsewhere_then_no_file_beside_it_is_sent(
+    run, searched, store, client, tmp_path
+):
+    searched()
+    (tmp_path / "private.txt").write_text("private")
+    (run / "link.txt").symlink_to(tmp_path / "private.txt")
+    names = ["../private.txt", str(tmp_path / "private.txt"), "link.txt", "summary.json"]
+    (run / "summary.json").write_text("{}")
+    ended = {"type": "search_ended", "status": "FINISHED", "metrics": {}, "tags": {}, "artifacts": names}
+    tracking.append(run, {"type": "best", "folder": "../elsewhere", "candidate": "c0000"})
+    (tmp_path / "elsewhere").mkdir()
+    tracking.append(run, ended)
+    sync(run, store)
+    assert {found.path for found in client.list_artifacts(parent_of(client).info.run_id)} == {"summary.json"}

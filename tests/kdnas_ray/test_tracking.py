@@ -21,6 +21,7 @@ from kdnas_ray.tracking import (
     shown_uri,
     tracking_uri,
     ui,
+    without_secrets,
     write_progress,
 )
 from search_spaces import KdnasError
@@ -154,7 +155,18 @@ def test_drain_when_the_sender_died_then_says_what_is_left(run):
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("sqlite:////tmp/a@b/mlflow.db", "sqlite:////tmp/a@b/mlflow.db"),
         ("postgresql://ann:secret@db/mlflow", "postgresql://db/mlflow"),
+        ("postgresql://db/mlflow?user=ann&password=secret&sslmode=require", "postgresql://db/mlflow?sslmode=require"),
+        ("https://mlflow.example/?Token=secret", "https://mlflow.example/"),
     ],
 )
 def test_address_when_shown_then_holds_no_password(uri, shown):
     assert shown_uri(uri) == shown
+
+
+def test_message_when_a_library_shows_parts_of_the_address_then_holds_no_secret(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-environment")
+    uri = "https://ann:se%40cret@mlflow.example/store?token=of-the-address"
+    said = f"{uri} and se%40cret, se@cret: url /store?token=of-the-address/api, Bearer of-the-environment"
+    shown = without_secrets(said, uri)
+    assert shown == "https://mlflow.example/store and ***, ***: url /store?token=***/api, Bearer ***"
+    assert without_secrets("nothing", "") == "nothing"
