@@ -23,6 +23,7 @@ from kdnas_ray.feasible import Missing
 from kdnas_ray.journal import Journal
 from kdnas_ray.objectives import LEARNED, UNSUPPORTED, costs_of, excess, over_text
 from kdnas_ray.promotion import Ladder, group
+from kdnas_ray.study import begun
 from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -505,10 +506,13 @@ class StudyAdapter(Searcher):
     def _reconcile(self) -> list[Opened]:
         """Candidates that an earlier session left open; the study is told of those that ended unnoticed."""
         opened = []
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
             row = self.journal.rows.get(f"c{trial.number:04d}")
             if row is not None:
+                begun(self.study, trial)
                 self._tell(row)
+            elif trial.state is TrialState.WAITING:
+                continue
             elif "candidate" not in trial.user_attrs:  # the process died while this one was being proposed
                 self.study.tell(trial.number, state=TrialState.FAIL)
             else:

@@ -5,6 +5,7 @@ Nothing that was computed is deleted. What is still open is no fault: `kdnas res
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,17 +20,18 @@ from rich.table import Table as Grid
 from kdnas_ray import results, tracking
 from kdnas_ray.adapter import STATES
 from kdnas_ray.config import SearchConfig
-from kdnas_ray.journal import ENDED
+from kdnas_ray.journal import ENDED, last_number
 from kdnas_ray.kept_config import run_config
+from kdnas_ray.objectives import LEARNED
 from kdnas_ray.runs import lock, parse_jsonl, read_jsonl, read_state, require_run, write_state
-from kdnas_ray.study import FILE, directions, open_study, quiet_optuna, read_trials
+from kdnas_ray.study import FILE, begun, directions, open_study, quiet_optuna, read_trials
 from search_spaces.errors import KdnasError, first_line
 from trainables.distill import CHECKPOINT
 from trainables.files import replace_text
 from trainables.model_files import is_whole
 
-ROUNDS = 50
-FINAL = ("finished", "interrupted", "failed")  # what a search's own process writes as it ends
+NO_COSTS = ("candidate", "curve", "excess", "same_as", "train_s")
+GIVEN_BACK = "given_back"  # marks trials that a study got back: their decisions are not known
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,11 @@ def repair(run: Path) -> tuple[list[Finding], list[Finding]]:
     require_run(run)
     with lock(run):
         found = left = _found(run)
-        for _ in range(ROUNDS):  # what was mended may have to be told to another
-            mendable = [finding.mend for finding in left if finding.mend is not None]
-            if not mendable:
-                break
-            mendable[0]()
-            left = _found(run)
+        tried: list[Finding] = []  # once each: what does not help will not help again
+        while mendable := [finding for finding in left if finding.mend is not None and finding not in tried]:
+            tried.append(mendable[0])
+            mendable[0].mend()  # type: ignore[misc]
+            left = _found(run)  # what was mended may have to be told to another
             found += [finding for finding in left if finding not in found]
         return found, left
 
@@ -150,19 +151,22 @@ def _of_study(run: Path, config: SearchConfig) -> Iterator[Finding]:
     if unborn:
         what = f"{_count(len(unborn))} were being proposed when the process died"
         yield Finding("study", what, lambda: _fail(run, config, unborn))
-    unknown = [name for name in rows if name not in trials]
-    if unknown:
-        what = f"{_count(len(unknown))} of candidates.jsonl are missing (the study was cut or put back)"
+    if (last := last_number(run, rows)) >= len(trials):
+        what = f"{_count(last + 1 - len(trials))} missing (the study was cut, or is an older copy)"
         yield Finding("study", what, lambda: _add(run, config, rows, len(trials)))
     told = {name: trial for name, trial in trials.items() if trial.state.is_finished()}
     unwritten = [trial for name, trial in told.items() if name not in rows and "candidate" in trial.user_attrs]
+    unwritten = [trial for trial in unwritten if GIVEN_BACK not in trial.user_attrs]
     if unwritten:
         what = f"{_count(len(unwritten))} that the study knows as ended have no line in candidates.jsonl"
         yield Finding("run folder", what, lambda: _write(run, unwritten))
     other = [
         name
         for name, trial in told.items()
-        if name in rows and rows[name]["state"] != "rejected" and trial.state is not STATES[rows[name]["state"]]
+        if name in rows
+        and rows[name]["state"] != "rejected"
+        and trial.state is not STATES[rows[name]["state"]]
+        and GIVEN_BACK not in trial.user_attrs
     ]
     if other:
         what = f"{_count(len(other))} ended otherwise than the run folder says: {', '.join(other[:5])}"
@@ -181,7 +185,9 @@ def _study(run: Path, config: SearchConfig) -> optuna.Study:
 def _tell(run: Path, config: SearchConfig, rows: list[dict[str, Any]]) -> None:
     with quiet_optuna():
         study = _study(run, config)
+        trials = study.get_trials(deepcopy=False)
         for row in rows:
+            begun(study, trials[_number(row["id"])])
             study.tell(_number(row["id"]), _values(row, config), state=STATES[row["state"]])
 
 
@@ -193,25 +199,19 @@ def _fail(run: Path, config: SearchConfig, names: list[str]) -> None:
 
 
 def _add(run: Path, config: SearchConfig, rows: Mapping[str, Mapping[str, Any]], known: int) -> None:
-    """Give the study the trials it lost, so that no number is given away twice; which decisions led there is not kept.
+    """Give the study the trials it lost, so that no number is given away twice.
 
-    A number between them that no line names was being trained: it is lost, and counted as failed.
+    As failed ones, with their curves: ASHA needs those, and no sampler can learn from trials without their decisions. A
+    number that no line names was being trained: it is lost.
     """
     with quiet_optuna():
         study = _study(run, config)
-        for number in range(known, 1 + max(map(_number, rows))):
-            row = rows.get(f"c{number:04d}")
-            if row is None:
-                study.add_trial(create_trial(state=TrialState.FAIL))
-                continue
-            candidate = {name: row[name] for name in ("id", "architecture", "recipe", "seed")}
-            study.add_trial(
-                create_trial(
-                    state=STATES[row["state"]],
-                    values=_values(row, config),
-                    user_attrs={"candidate": candidate, "curve": row["curve"]},
-                )
-            )
+        for number in range(known, 1 + last_number(run, rows)):
+            attributes: dict[str, Any] = {GIVEN_BACK: True}
+            if (row := rows.get(f"c{number:04d}")) is not None:
+                candidate = {name: row[name] for name in ("id", "architecture", "recipe", "seed")}
+                attributes |= {"candidate": candidate, "curve": row["curve"]}
+            study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attributes))
 
 
 def _values(row: Mapping[str, Any], config: SearchConfig) -> list[float] | None:
@@ -222,19 +222,22 @@ def _write(run: Path, trials: list[FrozenTrial]) -> None:
     """Lines for candidates whose own were lost; training time and when they ran are not known any more."""
     states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
     path = run / "candidates.jsonl"
-    kept = path.read_text() if path.exists() else ""
+    kept = path.read_bytes() if path.exists() else b""
+    if kept and not kept.endswith(b"\n"):
+        kept += b"\n"
     lines = []
     for trial in trials:
         attributes = trial.user_attrs
         curve, state = attributes.get("curve", []), states[trial.state]
-        if state == "pruned" and (not curve or "same_as" in attributes):
+        if "same_as" in attributes or (state == "pruned" and not curve):
             state = "rejected"
-        costs = {name: value for name, value in attributes.items() if name not in ("candidate", "curve", "excess")}
+        costs = {name: value for name, value in attributes.items() if name not in NO_COSTS}
         row = attributes["candidate"] | {
             "state": state,
             "epochs": len(curve),
             "val_accuracy": curve[-1]["val_accuracy"] if curve else None,
             **costs,
+            **{name: curve[-1][name] for name in LEARNED if curve and name in curve[-1]},
             "curve": curve,
             "reason": "its line was lost and written again by kdnas doctor",
             "train_s": attributes.get("train_s", 0.0),
@@ -242,7 +245,7 @@ def _write(run: Path, trials: list[FrozenTrial]) -> None:
             "ended_s": None,
         }
         lines.append(json.dumps(row) + "\n")
-    replace_text(path, kept + "".join(lines))
+    replace_text(path, kept.decode(errors="replace") + "".join(lines))
 
 
 def _of_checkpoints(run: Path) -> Iterator[Finding]:
@@ -251,16 +254,27 @@ def _of_checkpoints(run: Path) -> Iterator[Finding]:
     if left:
         what = f"checkpoints of {_count(len(left))} that ended lie in trials/"
         yield Finding("checkpoints", what, lambda: list(map(shutil.rmtree, left)))
-    for path in (folder / CHECKPOINT for folder in folders if folder.name not in rows):
-        if path.exists() and not is_whole(path):
-            yield Finding("checkpoints", f"that of {path.parent.name} is damaged: it will start again", path.unlink)
+    kept = [folder / CHECKPOINT for folder in folders if folder.name not in rows]
+    damaged = [path for path in kept if path.exists() and not is_whole(path)]
+    if damaged:
+        what = f"{_count(len(damaged))} will start again, as what was saved is damaged"
+        yield Finding("checkpoints", what, lambda: list(map(os.unlink, damaged)))
 
 
 def _of_mlflow(run: Path, config: SearchConfig) -> Iterator[Finding]:
     if not config.tracking.enabled or not (run / tracking.OUTBOX).exists():
         return
-    if read_state(run).get("status") not in FINAL:
+    records = read_jsonl(run / tracking.OUTBOX)
+    begun_at, ended_at = (
+        max((i for i, r in enumerate(records) if r.get("type") == kind), default=-1)
+        for kind in ("search_started", "search_ended")
+    )
+    if begun_at > ended_at:
         yield Finding("MLflow", "the search was killed, but seems to go on there", lambda: _close(run))
+    written = {record["id"] for record in records if record.get("type") == "candidate_ended"}
+    unsaid = [row for name, row in _rows(run).items() if row["state"] != "rejected" and name not in written]
+    if unsaid:
+        yield Finding("MLflow", f"{_count(len(unsaid))} ended and it was not told", lambda: _say(run, unsaid))
     if refused := tracking.refused(run):
         remedy = f"{tracking.REFUSED} holds them with the reason"
         yield Finding("MLflow", f"{refused} records were refused by the store", remedy=remedy)
@@ -280,6 +294,12 @@ def _of_mlflow(run: Path, config: SearchConfig) -> Iterator[Finding]:
         what = f"{_count(len(wrong))} of the run folder are not there, or in another state"
         missing = [name for name in wrong if name not in told]
         yield Finding("MLflow", what, lambda: _send(run, config, forget=missing))
+
+
+def _say(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        facts = {name: row[name] for name in ("id", "state", "epochs", "val_accuracy", "reason")}
+        tracking.append(run, {"type": "candidate_ended", **facts, "candidates": 0, "progress": {}})
 
 
 def _close(run: Path) -> None:

@@ -25,7 +25,7 @@ from kdnas_ray.cluster import answering
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.evaluation import prepare_evaluator
-from kdnas_ray.journal import Journal, Progress, flat
+from kdnas_ray.journal import Journal, Progress, flat, last_number
 from kdnas_ray.kept_config import keep_config, run_config
 from kdnas_ray.live import Narrator
 from kdnas_ray.prefilter import make_scores, make_sieve
@@ -61,7 +61,6 @@ from trainables.incremental import StreamTrial
 from trainables.limits import STOPPING
 from trainables.teachers import Teacher, save_teacher
 
-RUNNING = "running"
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
 
 
@@ -156,7 +155,6 @@ def _guarded(
     with lock(run):
         begin()
         earlier_s = read_state(run).get("wall_s", 0.0)
-        write_state(run, {**read_state(run), "status": RUNNING})
         with logs_to(run / "search.log"), interrupts(stop, narrator) as arm:
             sender = None
             status = "failed"
@@ -457,10 +455,10 @@ def _study(run: Path, config: SearchConfig, known: Collection[str], around: Arou
     if around.excess is not None:
         sampler = foreseeing(sampler, seed, around)
     study = open_study(run, sampler, config.objectives, directions(config.objectives))
-    numbers = len(study.get_trials(deepcopy=False))
-    if lost := [name for name in known if int(name[1:]) >= numbers]:  # their numbers would be given away again
+    numbers, last = len(study.get_trials(deepcopy=False)), last_number(run, known)
+    if last >= numbers:  # their numbers would be given away again
         raise RunError(
-            f"{FILE} lacks {len(lost)} candidates of candidates.jsonl",
+            f"{FILE} lacks candidates: it ends before number {numbers}, and c{last:04d} was begun",
             field="run",
             value=str(run),
             remedy=f"`kdnas doctor {run} --repair` gives them back to it",

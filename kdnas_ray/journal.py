@@ -7,7 +7,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,18 @@ class Progress:
     def trained(self) -> int:
         """Candidates that ended after training: complete, pruned or failed."""
         return sum(self.ended.values()) - self.ended["rejected"]
+
+
+def last_number(run: Path, names: Iterable[str]) -> int:
+    """The highest number that a candidate of the run was given, -1 for none: no other may get it.
+
+    Args:
+        run: its folder; what was begun and did not end is told by its checkpoints and by what MLflow is told.
+        names: of those that ended.
+    """
+    begun = [record["id"] for record in read_jsonl(run / tracking.OUTBOX) if record.get("type") == "candidate_started"]
+    folders = [path.name for path in (run / "trials").glob("c*")]
+    return max((int(name[1:]) for name in (*names, *begun, *folders) if name[1:].isdigit()), default=-1)
 
 
 class Journal:

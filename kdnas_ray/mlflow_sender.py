@@ -382,8 +382,12 @@ def _make_whole(uri: str) -> None:
         made, copied = Path(folder) / "made.db", Path(folder) / "copied.db"
         MlflowClient(f"{SQLITE}{made}").search_experiments(max_results=1)
         shutil.copy(made, copied)  # MLflow keeps the first one open
-        with contextlib.suppress(FileExistsError):  # another search was faster
+        try:
             os.link(copied, path)
+        except FileExistsError:  # another search was faster
+            return
+        except OSError:  # a file system without links
+            os.replace(copied, path)
 
 
 @contextlib.contextmanager

@@ -96,6 +96,12 @@ def directions(objectives: Sequence[str]) -> list[StudyDirection]:
     return [StudyDirection.MAXIMIZE if objective(name).maximise else StudyDirection.MINIMIZE for name in objectives]
 
 
+def begun(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Make one that waits ready to be told: an older copy of a study may hold it so, though it was trained."""
+    if trial.state is TrialState.WAITING:
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+
+
 def read_trials(run: Path) -> list[FrozenTrial]:
     """All trials of a run's study, which is only read: a search may be running on it.
 

@@ -182,6 +182,14 @@ def told(run: Path, settings: TrackingSettings) -> dict[str, str] | None:
     """
     from kdnas_ray.mlflow_sender import Sender
 
+    store, uri = read_tracking(run).get("store"), tracking_uri(settings, run)
+    if store not in (None, shown_uri(uri)):
+        raise KdnasError(
+            "is not the store that the search was told to",
+            field="MLFLOW_TRACKING_URI",
+            value=shown_uri(uri),
+            remedy=f"set it to {store}",
+        )
     with _explained(run, settings):
         return Sender(run, settings).states()
 

@@ -201,6 +201,7 @@ class Distill(LinedUp):
             with slot.training(), self._limited(), notice() as self.told_to_go:
                 if self.mates and isinstance(self.training, Training):
                     self._train_beside(self.training, until)
+                    self._save_if_over()
                 curve = self._train(until)
         except DivergedError as error:
             return {"failure": str(error), "done": True}
@@ -240,7 +241,8 @@ class Distill(LinedUp):
         return training.curve
 
     def _limited(self) -> contextlib.AbstractContextManager[None]:
-        return time_limit(self.shared.rung_s, self._folder(self.candidate))
+        limit_s = self.shared.rung_s and self.shared.rung_s * (1 + len(self.mates))
+        return time_limit(limit_s, self._folder(self.candidate))
 
     def _save_if_over(self) -> None:
         """Where the machine is taken away, or the search ends: save what is reached; another goes on from here."""

@@ -19,8 +19,9 @@ from kdnas_ray.adapter import STATES
 from kdnas_ray.doctor import examine, repair
 from kdnas_ray.driver import resume
 from kdnas_ray.live import Narrator
-from kdnas_ray.runs import append_jsonl, lock, read_jsonl, read_state, read_tracking, write_state
+from kdnas_ray.runs import append_jsonl, lock, read_jsonl, read_tracking
 from kdnas_ray.study import FILE, open_study, read_trials
+from kdnas_ray.tracking import OUTBOX
 from search_spaces import KdnasError, RunError
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -57,6 +58,19 @@ def mended(run: Path, *expected: str) -> None:
     _, left = repair(run)
     assert left == []
     assert examine(run) == []
+
+
+def killed(run: Path) -> None:
+    """As if the search's process had died before it could say that it ends."""
+    path = run / OUTBOX
+    path.write_text(
+        "".join(
+            line for line in path.read_text().splitlines(keepends=True) if json.loads(line)["type"] != "search_ended"
+        )
+    )
+    told = read_tracking(run)
+    facts = next(iter(told["stores"].values())) | {"offset": path.stat().st_size}
+    (run / "tracking.json").write_text(json.dumps({**told, "stores": {told["store"]: facts}}))
 
 
 def in_mlflow(run: Path) -> dict[str, str]:
@@ -134,7 +148,7 @@ def test_candidate_with_two_lines_keeps_the_first(broken):
 
 
 def test_search_that_was_killed_does_not_go_on_in_mlflow_for_ever(broken):
-    write_state(broken, {**read_state(broken), "status": "running"})
+    killed(broken)
     client = MlflowClient(read_tracking(broken)["store"])
     parent = next(iter(read_tracking(broken)["stores"].values()))["parent"]
     client.update_run(parent, status="RUNNING")
@@ -177,12 +191,72 @@ def test_store_that_cannot_be_asked_is_said_and_left_alone(broken):
 
 
 def test_damaged_checkpoint_of_an_open_candidate_and_that_of_one_that_ended_are_removed(broken):
-    ended = next(iter(trained(broken)))
-    for name in (ended, "c9999"):
+    ended, begun = next(iter(trained(broken))), f"c{len(read_trials(broken)):04d}"
+    for name in (ended, begun):
         (broken / "trials" / name).mkdir(parents=True)
         (broken / "trials" / name / "rung.pt").write_bytes(b"half")
-    mended(broken, "checkpoints of 1 candidate that ended", "that of c9999 is damaged")
+    mended(
+        broken, "checkpoints of 1 candidate that ended", "1 candidate will start again", "study: 1 candidate missing"
+    )
+    assert read_trials(broken)[-1].state is TrialState.FAIL  # its number is not given away again
     assert not (broken / "trials" / ended).exists()
+
+
+def test_candidate_whose_end_was_written_in_the_run_folder_alone_is_told_to_mlflow_once(broken):
+    path, name = broken / OUTBOX, next(iter(trained(broken)))
+    ends = [
+        line
+        for line in path.read_text().splitlines(keepends=True)
+        if '"candidate_ended"' in line and json.loads(line)["id"] == name
+    ]
+    path.write_text(path.read_text().replace(ends[0], ""))
+    told = read_tracking(broken)
+    facts = next(iter(told["stores"].values())) | {"offset": path.stat().st_size}
+    (broken / "tracking.json").write_text(json.dumps({**told, "stores": {told["store"]: facts}}))
+    mended(broken, "MLflow: 1 candidate ended and it was not told")
+    assert (
+        sum('"candidate_ended"' in line and json.loads(line)["id"] == name for line in path.read_text().splitlines())
+        == 1
+    )
+
+
+def test_trial_that_waits_in_an_older_copy_of_the_study_is_told_by_doctor_and_by_resume(broken, tmp_path):
+    lines = (broken / FILE).read_text().splitlines(keepends=True)
+    name = list(trained(broken))[-1]
+    number = int(name[1:])
+    own = [line for line in lines if json.loads(line).get("trial_id") == number]
+    (broken / FILE).write_text("".join(line for line in lines if line not in own))
+    study = open_study(broken, RandomSampler(), ["val_accuracy"], [StudyDirection.MAXIMIZE])
+    trial_id = study.trials[number]._trial_id
+    (broken / FILE).write_text(
+        (broken / FILE).read_text()
+        + json.dumps({"op_code": 6, "worker_id": "w", "trial_id": trial_id, "state": 4, "values": None})
+        + "\n"
+    )
+    assert read_trials(broken)[number].state is TrialState.WAITING
+    mended(broken, "study: 1 candidate ended and the study does not know")
+    assert read_trials(broken)[number].state is STATES[trained(broken)[name]]
+
+
+def test_lost_line_of_a_proposal_that_was_told_again_is_no_second_candidate(broken):
+    study = open_study(broken, RandomSampler(), ["val_accuracy"], [StudyDirection.MAXIMIZE])
+    first = read_jsonl(broken / "candidates.jsonl")[0]
+    trial = study.ask()
+    again = {name: first[name] for name in ("architecture", "recipe", "seed")} | {"id": f"c{trial.number:04d}"}
+    for name, value in {"candidate": again, "same_as": first["id"], "curve": first["curve"], "params": 1}.items():
+        trial.set_user_attr(name, value)
+    study.tell(trial, first["val_accuracy"])
+    before = trained(broken)
+    mended(broken, "run folder: 1 candidate that the study knows as ended")
+    assert trained(broken) == before
+
+
+def test_run_that_was_told_to_another_store_is_not_sent_to_this_one(broken, monkeypatch):
+    config = broken / "config.yaml"
+    config.write_text(config.read_text().replace(read_tracking(broken)["store"], "sqlite:////nowhere/other.db"))
+    found, left = repair(broken)
+    assert found == left
+    assert "MLFLOW_TRACKING_URI" in found[0].what
 
 
 def test_study_that_is_gone_is_made_again_and_the_search_goes_on(broken):
@@ -217,7 +291,7 @@ def test_command_tells_by_its_exit_code_whether_all_agree(broken):
             [sys.executable, "-m", "kdnas_ray", "doctor", str(broken), *words], capture_output=True, text=True
         )
 
-    write_state(broken, {**read_state(broken), "status": "running"})
+    killed(broken)
     assert doctor("--json").returncode == 1
     told = json.loads(doctor("--json").stdout)
     assert [(fact["where"], fact["mended"]) for fact in told] == [("MLflow", False)]
