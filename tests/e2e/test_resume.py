@@ -104,8 +104,14 @@ def test_search_goes_on_when_a_worker_dies(tmp_path):
             if "Distill" in "".join(child.cmdline())
         ]
 
-    wait_until(lambda: len(lines(tmp_path / "run" / "candidates.jsonl")) >= 1 and bool(workers()), process)
-    workers()[0].kill()
+    found: list[psutil.Process] = []  # a worker has another name while it prepares itself
+
+    def some() -> bool:
+        found[:] = workers()
+        return bool(found)
+
+    wait_until(lambda: len(lines(tmp_path / "run" / "candidates.jsonl")) >= 1 and some(), process)
+    found[0].kill()
     printed, _ = process.communicate(timeout=240)
     assert process.returncode == 0, printed
     check_complete(tmp_path, [], trials=14)

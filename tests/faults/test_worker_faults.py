@@ -11,7 +11,6 @@ from kdnas_ray.config import read
 from kdnas_ray.doctor import examine
 from kdnas_ray.live import Narrator
 from kdnas_ray.runs import read_jsonl
-from search_spaces import RunError
 from trainables.limits import HUNG
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -85,9 +84,3 @@ def test_candidate_that_cannot_be_trained_fails_alone_with_the_reason(searched, 
     (failed,) = [row for row in rows if row["state"] == "failed"]
     assert reason in failed["reason"].lower()
     assert {row["state"] for row in rows if row is not failed} == {"complete"}
-
-
-@pytest.mark.slow
-def test_search_whose_workers_all_die_every_time_ends_and_says_why(searched):
-    with pytest.raises(RunError, match="the last with: its worker died 3 times"):
-        searched("kill", times=3 * TRIALS)
