@@ -1,5 +1,6 @@
 """Specification of `kdnas_ray.config`: whatever is written into a configuration, it is read or refused in words."""
 
+import contextlib
 import copy
 from typing import Any
 
@@ -60,17 +61,10 @@ def test_configuration_with_anything_in_any_place_is_read_or_refused_in_words(wh
     data = copy.deepcopy(WHOLE)
     for path, value in zip(where, junk, strict=False):
         inner: Any = data
-        for key in path[:-1]:
-            if (
-                not isinstance(inner, (dict, list))
-                or (isinstance(inner, list) and len(inner) <= key)
-                or (isinstance(inner, dict) and key not in inner)
-            ):
-                break
-            inner = inner[key]
-        else:
-            if isinstance(inner, dict) or (isinstance(inner, list) and len(inner) > path[-1]):
-                inner[path[-1]] = value
+        with contextlib.suppress(TypeError, LookupError):  # an earlier one took the place away
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
     told(lambda: read(data))
 
 
