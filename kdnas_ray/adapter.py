@@ -440,7 +440,7 @@ class StudyAdapter(Searcher):
         trial = self._trial(candidate)
         _note(trial, {"candidate": candidate.to_json()})
         if known is None:
-            self.study.tell(_number(candidate.id), state=TrialState.PRUNED)
+            self.study.tell(number_of(candidate.id), state=TrialState.PRUNED)
         else:
             _note(trial, {"curve": known["curve"], "same_as": known["id"]})
             self._report(trial, known["curve"])
@@ -494,12 +494,11 @@ class StudyAdapter(Searcher):
         self._tell(row)
 
     def _tell(self, row: Mapping[str, Any]) -> None:
-        values = [row[name] for name in self._objectives] if row["state"] == "complete" else None
-        self.study.tell(_number(row["id"]), values, state=STATES[row["state"]])
+        tell(self.study, row, self._objectives)
 
     def _trial(self, candidate: Candidate) -> optuna.Trial:
         storage_id = self.study._storage.get_trial_id_from_study_id_trial_number(
-            self.study._study_id, _number(candidate.id)
+            self.study._study_id, number_of(candidate.id)
         )
         return optuna.Trial(self.study, storage_id)
 
@@ -534,6 +533,12 @@ class StudyAdapter(Searcher):
             )
 
 
+def tell(study: optuna.Study, row: Mapping[str, Any], objectives: Sequence[str]) -> None:
+    """Tell the study how a candidate ended; `row` is its line in candidates.jsonl."""
+    values = [row[name] for name in objectives] if row["state"] == "complete" else None
+    study.tell(number_of(row["id"]), values, state=STATES[row["state"]])
+
+
 def candidate_seed(seed: int, number: int) -> int:
     """Seed of candidate `number` in a search with `seed`."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0] % 2**31)
@@ -553,5 +558,6 @@ def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
         trial.set_user_attr(name, value)
 
 
-def _number(candidate_id: str) -> int:
+def number_of(candidate_id: str) -> int:
+    """Number of the candidate's trial in the study."""
     return int(candidate_id[1:])

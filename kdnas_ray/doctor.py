@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.table import Table as Grid
 
 from kdnas_ray import results, tracking
-from kdnas_ray.adapter import STATES
+from kdnas_ray.adapter import STATES, number_of, tell
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.journal import ENDED, last_number
 from kdnas_ray.kept_config import run_config
@@ -31,6 +31,7 @@ from trainables.files import replace_text
 from trainables.model_files import is_whole
 
 NO_COSTS = ("candidate", "curve", "excess", "same_as", "train_s")
+Rows = Mapping[str, Mapping[str, Any]]  # lines of candidates.jsonl by the candidate's name
 GIVEN_BACK = "given_back"  # marks trials that a study got back: their decisions are not known
 
 
@@ -92,11 +93,13 @@ def findings_table(found: list[Finding]) -> Grid:
 
 def _found(run: Path) -> list[Finding]:
     config = run_config(run)
-    return [*_of_folder(run), *_of_study(run, config), *_of_checkpoints(run), *_of_mlflow(run, config)]
-
-
-def _rows(run: Path) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in read_jsonl(run / "candidates.jsonl") if row.get("state") in ENDED}
+    rows = {row["id"]: row for row in read_jsonl(run / "candidates.jsonl") if row.get("state") in ENDED}
+    return [
+        *_of_folder(run),
+        *_of_study(run, config, rows),
+        *_of_checkpoints(run, rows),
+        *_of_mlflow(run, config, rows),
+    ]
 
 
 def _of_folder(run: Path) -> Iterator[Finding]:
@@ -130,12 +133,12 @@ def _ended(run: Path) -> None:
     write_state(run, {**read_state(run), "status": "interrupted"})
 
 
-def _of_study(run: Path, config: SearchConfig) -> Iterator[Finding]:
-    rows = _rows(run)
+def _of_study(run: Path, config: SearchConfig, rows: Rows) -> Iterator[Finding]:
+    last = last_number(run, rows)
     if not (run / FILE).exists():
         if rows:
             what = f"there is no {FILE} beside {_count(len(rows))}"
-            yield Finding("study", what, lambda: _add(run, config, rows, 0))
+            yield Finding("study", what, lambda: _add(run, config, rows, range(last + 1)))
         return
     try:
         trials = {f"c{trial.number:04d}": trial for trial in read_trials(run)}
@@ -151,9 +154,9 @@ def _of_study(run: Path, config: SearchConfig) -> Iterator[Finding]:
     if unborn:
         what = f"{_count(len(unborn))} were being proposed when the process died"
         yield Finding("study", what, lambda: _fail(run, config, unborn))
-    if (last := last_number(run, rows)) >= len(trials):
-        what = f"{_count(last + 1 - len(trials))} missing (the study was cut, or is an older copy)"
-        yield Finding("study", what, lambda: _add(run, config, rows, len(trials)))
+    if lost := range(len(trials), last + 1):
+        what = f"{_count(len(lost))} missing (the study was cut, or is an older copy)"
+        yield Finding("study", what, lambda: _add(run, config, rows, lost))
     told = {name: trial for name, trial in trials.items() if trial.state.is_finished()}
     unwritten = [trial for name, trial in told.items() if name not in rows and "candidate" in trial.user_attrs]
     unwritten = [trial for trial in unwritten if GIVEN_BACK not in trial.user_attrs]
@@ -182,23 +185,23 @@ def _study(run: Path, config: SearchConfig) -> optuna.Study:
     return open_study(run, RandomSampler(), config.objectives, directions(config.objectives))
 
 
-def _tell(run: Path, config: SearchConfig, rows: list[dict[str, Any]]) -> None:
+def _tell(run: Path, config: SearchConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     with quiet_optuna():
         study = _study(run, config)
         trials = study.get_trials(deepcopy=False)
         for row in rows:
-            begun(study, trials[_number(row["id"])])
-            study.tell(_number(row["id"]), _values(row, config), state=STATES[row["state"]])
+            begun(study, trials[number_of(row["id"])])
+            tell(study, row, config.objectives)
 
 
 def _fail(run: Path, config: SearchConfig, names: list[str]) -> None:
     with quiet_optuna():
         study = _study(run, config)
         for name in names:
-            study.tell(_number(name), state=TrialState.FAIL)
+            study.tell(number_of(name), state=TrialState.FAIL)
 
 
-def _add(run: Path, config: SearchConfig, rows: Mapping[str, Mapping[str, Any]], known: int) -> None:
+def _add(run: Path, config: SearchConfig, rows: Rows, numbers: range) -> None:
     """Give the study the trials it lost, so that no number is given away twice.
 
     As failed ones, with their curves: ASHA needs those, and no sampler can learn from trials without their decisions. A
@@ -206,16 +209,12 @@ def _add(run: Path, config: SearchConfig, rows: Mapping[str, Mapping[str, Any]],
     """
     with quiet_optuna():
         study = _study(run, config)
-        for number in range(known, 1 + last_number(run, rows)):
+        for number in numbers:
             attributes: dict[str, Any] = {GIVEN_BACK: True}
             if (row := rows.get(f"c{number:04d}")) is not None:
                 candidate = {name: row[name] for name in ("id", "architecture", "recipe", "seed")}
                 attributes |= {"candidate": candidate, "curve": row["curve"]}
             study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attributes))
-
-
-def _values(row: Mapping[str, Any], config: SearchConfig) -> list[float] | None:
-    return [row[name] for name in config.objectives] if row["state"] == "complete" else None
 
 
 def _write(run: Path, trials: list[FrozenTrial]) -> None:
@@ -248,8 +247,8 @@ def _write(run: Path, trials: list[FrozenTrial]) -> None:
     replace_text(path, kept.decode(errors="replace") + "".join(lines))
 
 
-def _of_checkpoints(run: Path) -> Iterator[Finding]:
-    rows, folders = _rows(run), sorted(path for path in (run / "trials").glob("*") if path.is_dir())
+def _of_checkpoints(run: Path, rows: Rows) -> Iterator[Finding]:
+    folders = sorted(path for path in (run / "trials").glob("*") if path.is_dir())
     left = [folder for folder in folders if folder.name in rows]
     if left:
         what = f"checkpoints of {_count(len(left))} that ended lie in trials/"
@@ -261,7 +260,7 @@ def _of_checkpoints(run: Path) -> Iterator[Finding]:
         yield Finding("checkpoints", what, lambda: list(map(os.unlink, damaged)))
 
 
-def _of_mlflow(run: Path, config: SearchConfig) -> Iterator[Finding]:
+def _of_mlflow(run: Path, config: SearchConfig, rows: Rows) -> Iterator[Finding]:
     if not config.tracking.enabled or not (run / tracking.OUTBOX).exists():
         return
     records = read_jsonl(run / tracking.OUTBOX)
@@ -272,7 +271,7 @@ def _of_mlflow(run: Path, config: SearchConfig) -> Iterator[Finding]:
     if begun_at > ended_at:
         yield Finding("MLflow", "the search was killed, but seems to go on there", lambda: _close(run))
     written = {record["id"] for record in records if record.get("type") == "candidate_ended"}
-    unsaid = [row for name, row in _rows(run).items() if row["state"] != "rejected" and name not in written]
+    unsaid = [row for name, row in rows.items() if row["state"] != "rejected" and name not in written]
     if unsaid:
         yield Finding("MLflow", f"{_count(len(unsaid))} ended and it was not told", lambda: _say(run, unsaid))
     if refused := tracking.refused(run):
@@ -289,7 +288,7 @@ def _of_mlflow(run: Path, config: SearchConfig) -> Iterator[Finding]:
     if told is None:
         yield Finding("MLflow", "the store does not have this search", lambda: _send(run, config, forget=[None]))
         return
-    wrong = [name for name, row in _rows(run).items() if row["state"] not in ("rejected", told.get(name))]
+    wrong = [name for name, row in rows.items() if row["state"] not in ("rejected", told.get(name))]
     if wrong:
         what = f"{_count(len(wrong))} of the run folder are not there, or in another state"
         missing = [name for name in wrong if name not in told]
@@ -311,10 +310,6 @@ def _send(run: Path, config: SearchConfig, forget: Sequence[str | None] | None =
     if forget is not None:
         tracking.forget(run, forget)
     tracking.sync(run, config.tracking)
-
-
-def _number(name: str) -> int:
-    return int(name[1:])
 
 
 def _count(number: int) -> str:
