@@ -180,7 +180,7 @@ def doctor(
     mend: Annotated[bool, typer.Option("--repair", help="Bring study and MLflow to what the run folder says.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check that run folder, study and MLflow agree after a crash; exit code 1 where they do not."""
+    """Check that run folder, study, checkpoints and MLflow agree after a crash; exit code 1 where they do not."""
     from kdnas_ray.doctor import examine, findings_table, repair
 
     found, left = repair(run) if mend else (known := examine(run), known)

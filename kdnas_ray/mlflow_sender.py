@@ -373,7 +373,7 @@ def main(run: Path) -> None:
 
 def _make_whole(uri: str) -> None:
     """An SQLite store that is not there yet, with all its tables: MLflow never mends one whose making was cut short."""
-    path = Path(uri.removeprefix(SQLITE))
+    path = Path(uri.removeprefix(SQLITE).partition("?")[0])
     if not uri.startswith(SQLITE) or path.exists():
         return
     from mlflow import MlflowClient
