@@ -409,8 +409,18 @@ def _tune(
     )
     try:
         tuner.fit()
+    except TuneError as error:
+        raise _behind(error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _behind(error: BaseException) -> BaseException:
+    """What was raised in our own code, of which Tune makes a `TuneError` whose text is a traceback."""
+    found: BaseException | None = error
+    while isinstance(found, TuneError):
+        found = found.__cause__ or found.__context__
+    return found or error
 
 
 class _Ender(tune.Stopper):
