@@ -18,6 +18,7 @@ from typing import Any
 import optuna
 import ray
 from ray import tune
+from ray.tune import TuneError
 
 from kdnas_ray import finalists, results, tracking
 from kdnas_ray.adapter import Sieve, Stop, StudyAdapter, curves
