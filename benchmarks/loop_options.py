@@ -3,14 +3,12 @@
 The same student under KD from a bank, one torch thread, through the loop as it stands; each way has its own copy and
 trains an epoch in turn, round after round; the fastest epoch of each counts, as a ratio to plain float32. For
 `compiled` the seconds of its first two epochs beyond its later ones are what compiling costs, and `pays after` is the
-number of steps that win them back (a candidate of the digits demo takes 324 steps in full, one of `cifar10.yaml` of
-the examples 1,170).
+number of steps that win them back. Torch keeps what it compiled: `TORCHINDUCTOR_FORCE_DISABLE_CACHES=1` in a second run.
 
     python benchmarks/loop_options.py
 """
 
 import argparse
-import contextlib
 import random
 import time
 from pathlib import Path
@@ -68,8 +66,7 @@ def measure(name: str, ways: list[str], rounds: int) -> list[dict[str, object]]:
     for turn in range(rounds + 2):  # the first two warm up: the last batch has another size, and is compiled too
         for way in rng.sample(ways, len(ways)):
             before = time.perf_counter()
-            with in_precision(way):
-                train(trainings[way], bank, few, task, normalise, turn + 1)
+            train(trainings[way], bank, few, task, normalise, turn + 1)
             seconds[way].append(time.perf_counter() - before)
     steps = SAMPLES // Recipe().batch_size
     plain = min(seconds["float32"][2:]) / steps
@@ -90,11 +87,6 @@ def measure(name: str, ways: list[str], rounds: int) -> list[dict[str, object]]:
             }
         )
     return rows
-
-
-def in_precision(way: str) -> contextlib.AbstractContextManager[object]:
-    """The number format of that way."""
-    return torch.autocast("cpu", torch.bfloat16) if way == "bfloat16" else contextlib.nullcontext()
 
 
 def make_bank(shape: tuple[int, int, int]) -> Bank:
@@ -119,7 +111,7 @@ def begin(
     if way == "compiled":
         model.compile()
     slow = Recipe(**{**vars(Recipe()), "learning_rate": 1e-6})
-    return start(model, slow, bank, seed=0, total_epochs=epochs)
+    return start(model, slow, bank, seed=0, total_epochs=epochs, bfloat16=way == "bfloat16")
 
 
 if __name__ == "__main__":
