@@ -3,7 +3,7 @@
 The same student under KD from a bank, one torch thread, through the loop as it stands; each way has its own copy and
 trains an epoch in turn, round after round; the fastest epoch of each counts, as a ratio to plain float32. For
 `compiled` the seconds of its first two epochs beyond its later ones are what compiling costs, and `pays after` is the
-number of steps that win them back. Torch keeps what it compiled: `TORCHINDUCTOR_FORCE_DISABLE_CACHES=1` in a second run.
+number of steps that win them back. Torch keeps what it compiled; `TORCHINDUCTOR_FORCE_DISABLE_CACHES=1` in later runs.
 
     python benchmarks/loop_options.py
 """
