@@ -28,22 +28,26 @@ import yaml
 from nodes import Cluster, Machine, Node, cluster
 from record import tell
 
+from kdnas_ray.doctor import examine
 from kdnas_ray.runs import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIALS = 8
+TRIALS = 5
 RUNG_S = 10
-PATIENCE_S = 150.0
+PATIENCE_S = 300.0
 LOOK_S = 0.02
 SEARCH: dict[str, Any] = {
-    "teachers": [{"name": "trained", "stem": 8, "widths": [16, 32], "depths": [1, 1], "epochs": 3, "views": 1}],
+    "teachers": [{"name": "trained", "stem": 8, "widths": [16, 32], "depths": [1, 1], "epochs": 2, "views": 1}],
     "space": {"name": "resnet", "stages": 2, "stem_widths": [4, 8], "widths": [4, 8], "depths": [1]},
     "recipes": {"name": "simple", "hints": [False]},
-    "scheduler": {"name": "asha", "max_epochs": 27, "grace_epochs": 9, "reduction_factor": 3},
+    "scheduler": {"name": "asha", "max_epochs": 9, "grace_epochs": 3, "reduction_factor": 3},
     "sampler": "random",
+    "constraints": {},
     "budget": {"trials": TRIALS},
     "resources": {"workers": 1, "layout": "contiguous"},
     "retrain": {"top": 0},
+    "bank": {"views": 1},
+    "tracking": {"enabled": False},
 }
 
 
@@ -55,14 +59,14 @@ class Try:
         folder: for everything of it.
         env: of its processes.
         own: candidates that the fault itself ends.
-        doctor: exit code of `kdnas doctor`, where it was asked already.
+        found: what the doctor found, where he was asked already.
         process: that works on the run now.
     """
 
     folder: Path
     env: dict[str, str]
     own: int = 0
-    doctor: int | None = None
+    found: list[str] | None = None
     process: subprocess.Popen[bytes] | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -81,7 +85,6 @@ class Try:
 
     def search(self, **changes: Any) -> None:
         """Start the search."""
-        changes = {"bank": {"views": 1, "cache": str(self.folder.parent / "cache")}, **changes}
         config = SEARCH | changes | {"resources": SEARCH["resources"] | changes.get("resources", {})}
         (self.folder / "kdnas.yaml").write_text(yaml.safe_dump(config))
         self.kdnas("search", "kdnas.yaml", "--out", "run")
@@ -121,7 +124,7 @@ def in_worker(fault: str, own: int = 0, **resources: Any) -> Callable[[Try], flo
 
     def hurt(tried: Try) -> float:
         tried.own = own
-        task = {"name": "benchmarks.faulty:Faulty", "fault": fault, "folder": str(tried.folder), "after": 400}
+        task = {"name": "benchmarks.faulty:Faulty", "fault": fault, "folder": str(tried.folder), "after": 80}
         tried.search(task=task, resources=resources)
         marker = tried.folder / f"{fault}-0"
         tried.until(marker.exists)
@@ -133,7 +136,7 @@ def in_worker(fault: str, own: int = 0, **resources: Any) -> Callable[[Try], flo
 def driver_killed(tried: Try) -> float:
     """`kill -9` of the search; what Ray leaves running ends by itself."""
     tried.search()
-    tried.until(lambda: tried.results() >= 3)
+    tried.until(lambda: tried.results() >= 2)
     assert tried.process is not None
     tried.process.kill()
     begin = time.time()
@@ -143,7 +146,7 @@ def driver_killed(tried: Try) -> float:
 def raylet_killed(tried: Try) -> float:
     """`kill -9` of the search's own raylet."""
     tried.search()
-    tried.until(lambda: tried.results() >= 3)
+    tried.until(lambda: tried.results() >= 2)
     assert tried.process is not None
     children = psutil.Process(tried.process.pid).children(recursive=True)
     next(child for child in children if child.name() == "raylet").kill()
@@ -172,7 +175,7 @@ def machine_killed(tried: Try) -> float:
         def training() -> Node | None:
             return next((node for node in nodes if node.named("Trainable")), None)
 
-        tried.until(lambda: tried.results() >= 3 and training())
+        tried.until(lambda: tried.results() >= 2 and training())
         node = training()
         assert node is not None
         begin = time.time()
@@ -185,7 +188,7 @@ def head_killed(tried: Try) -> float:
     with ray_of(tried) as made:
         head = made.head(Machine(), 1)
         tried.search()
-        tried.until(lambda: tried.results() >= 3)
+        tried.until(lambda: tried.results() >= 2)
         begin = time.time()
         head.kill()
         assert tried.process is not None
@@ -221,13 +224,13 @@ def mlflow_killed(tried: Try) -> float:
         port = free.getsockname()[1]
     with tracking_server(tried, port) as uri:
         tried.search(tracking={"uri": uri})
-        tried.until(lambda: tried.results() >= 3)
+        tried.until(lambda: tried.results() >= 2)
     took = -time.time() + tried.next_result()
     assert tried.process is not None
     tried.process.wait(PATIENCE_S)
     with tracking_server(tried, port):
-        if tried.kdnas("sync", "run").wait(PATIENCE_S) == 0:
-            tried.doctor = tried.kdnas("doctor", "run").wait(PATIENCE_S)
+        tried.kdnas("sync", "run").wait(PATIENCE_S)
+        tried.found = findings(tried.run)
     return took
 
 
@@ -245,6 +248,11 @@ FAULTS: dict[str, Callable[[Try], float]] = {
 }
 
 
+def findings(run: Path) -> list[str]:
+    """What the doctor finds, in words."""
+    return [f"{finding.where}: {finding.what}" for finding in examine(run)]
+
+
 def tries(name: str, count: int, folder: Path, env: dict[str, str]) -> dict[str, Any]:
     """One line of the table."""
     seconds, survived, lost = [], 0, 0
@@ -257,9 +265,10 @@ def tries(name: str, count: int, folder: Path, env: dict[str, str]) -> dict[str,
             tried.process.wait(PATIENCE_S)
             rows = [row for row in read_jsonl(tried.run / "candidates.jsonl") if row["state"] != "rejected"]
             names, failed = {row["id"] for row in rows}, sum(row["state"] == "failed" for row in rows)
-            doctor = tried.kdnas("doctor", "run").wait(PATIENCE_S) if tried.doctor is None else tried.doctor
+            found = findings(tried.run) if tried.found is None else tried.found
             lost += (missing := TRIALS - len(names) + failed - tried.own)
-            survived += len(rows) == len(names) and missing == 0 and not doctor
+            survived += len(rows) == len(names) and missing == 0 and not found
+            print(f"{name}: {seconds[-1]:.1f} s, {missing} lost, doctor: {found}", file=sys.stderr, flush=True)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             print(f"{name}: {error}", file=sys.stderr)
         finally:
@@ -288,9 +297,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
-    env = kept | {"PYTHONPATH": str(ROOT)}
     names = [name for name in FAULTS if not given.only or any(part in name for part in given.only)]
     with tempfile.TemporaryDirectory(prefix="kdnas-faults-") as folder:
+        env = {"KDNAS_CACHE": str(Path(folder) / "cache"), **kept, "PYTHONPATH": str(ROOT)}
         tell([tries(name, given.tries, Path(folder), env) for name in names], given.out)
 
 

