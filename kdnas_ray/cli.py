@@ -593,7 +593,7 @@ def _config(settings: list[str] | None) -> Any:
 
 
 def _finish(work: Any) -> None:
-    from kdnas_ray.results import headline, ranking_table
+    from kdnas_ray.results import failures, headline, ranking_table
     from kdnas_ray.session import Interrupted
 
     console = _console()
@@ -607,6 +607,8 @@ def _finish(work: Any) -> None:
     console.print(ranking_table(result))
     console.print()
     console.print(headline(summary), markup=False)
+    if failed := failures(result):
+        console.print(failed, markup=False)
     if len(summary["objectives"]) > 1 and summary["front"]:
         names = ", ".join(summary["front"][:20]) + (", …" if len(summary["front"]) > 20 else "")
         title = (

@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from kdnas_ray.prepare import RESERVE, Plan, needed_bytes, plan
 from kdnas_ray.runs import read_state, write_state
 from kdnas_ray.stream_search import StreamPlan, plan_stream
 from kdnas_ray.table_search import plan_table
-from search_spaces import RunError, sample
+from search_spaces import KdnasError, RunError, sample
 from trainables.bank import Bank
 from trainables.checkpoints import Checkpoints, within
 from trainables.distill import Shared
@@ -183,8 +183,8 @@ def _measured(made: Plan, pays: Callable[..., bool], *before: bool) -> bool:
 
 def workers(config: SearchConfig) -> int:
     """Trials at once."""
-    room = slots(config)
-    return min(room, config.resources.workers or room)
+    there = slots(config)
+    return min(there, config.resources.workers or there)
 
 
 def slots(config: SearchConfig) -> int:
@@ -194,14 +194,34 @@ def slots(config: SearchConfig) -> int:
         RunError: for none.
     """
     total = ray.cluster_resources()
-    room = int(total.get("CPU", 0) / config.resources.cpu)
-    if config.resources.gpu:
-        room = min(room, int(total.get("GPU", 0) / config.resources.gpu))
-    if room < 1:
-        raise RunError(
-            "no machine has room for one trial",
-            field="resources",
-            value={"cpu": config.resources.cpu, "gpu": config.resources.gpu},
-            remedy=f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
-        )
-    return room
+    if (found := _room(config, total)) < 1:
+        raise RunError(**_no_room(config, total))
+    return found
+
+
+def check_room(config: SearchConfig, total: Mapping[str, float] | None) -> None:
+    """Refuses a search whose Ray has room for no trial, before any work.
+
+    Args:
+        total: what that Ray has; None where the search will start its own.
+
+    Raises:
+        KdnasError: there is no room.
+    """
+    if total is not None and _room(config, total) < 1:
+        raise KdnasError(**_no_room(config, total))
+
+
+def _room(config: SearchConfig, total: Mapping[str, float]) -> int:
+    """Trials that fit into so many CPUs and GPUs."""
+    wanted = {"CPU": config.resources.cpu, "GPU": config.resources.gpu}
+    return min(int(total.get(name, 0) / each) for name, each in wanted.items() if each)
+
+
+def _no_room(config: SearchConfig, total: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "problem": "no machine has room for one trial",
+        "field": "resources",
+        "value": {"cpu": config.resources.cpu, "gpu": config.resources.gpu},
+        "remedy": f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
+    }

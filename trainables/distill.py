@@ -245,7 +245,7 @@ class Distill(LinedUp):
 
     def _limited(self) -> contextlib.AbstractContextManager[None]:
         limit_s = self.shared.rung_s and self.shared.rung_s * (1 + len(self.mates))
-        return time_limit(limit_s, self._folder(self.candidate))
+        return time_limit(limit_s, self.checkpoints, self.candidate.id)
 
     def _save_if_over(self) -> None:
         """Where the machine is taken away, or the search ends: save what is reached; another goes on from here."""

@@ -7,8 +7,8 @@ import pytest
 from kdnas_ray import session
 from kdnas_ray.config import read
 from kdnas_ray.runs import read_state
-from kdnas_ray.session import check_store, fast_ways, planned
-from search_spaces import RunError
+from kdnas_ray.session import check_room, check_store, fast_ways, planned
+from search_spaces import KdnasError, RunError
 
 SMALL = {
     "space": {"stages": 2, "stem_widths": [2], "widths": [2], "depths": [1]},
@@ -46,6 +46,28 @@ def test_bfloat16_is_measured_in_the_layout_that_was_chosen(tmp_path, monkeypatc
     monkeypatch.setattr(session, "bfloat16_pays", lambda *given: asked.append(given[-1]) or True)
     assert fast_ways(tmp_path, planned(read(SMALL, ["resources.layout=channels_last"])))["bfloat16"]
     assert asked == [True]
+
+
+@pytest.mark.parametrize(
+    ("total", "wanted", "fits"),
+    [
+        (None, {"cpu": 64}, True),  # the search starts its own Ray, and other checks know this machine
+        ({"CPU": 2.0}, {"cpu": 2}, True),
+        ({"CPU": 2.0}, {"cpu": 4}, False),
+        ({"CPU": 2.0}, {"gpu": 1}, False),
+        ({"CPU": 2.0, "GPU": 1.0}, {"gpu": 0.5}, True),
+        ({}, {}, False),
+    ],
+)
+def test_room_that_a_cluster_does_not_have_is_refused_as_bad_input(total, wanted, fits):
+    config = read({"resources": wanted})
+    if fits:
+        check_room(config, total)
+        return
+    with pytest.raises(KdnasError, match="no machine has room for one trial") as refused:
+        check_room(config, total)
+    assert refused.value.exit_code == 2
+    assert not isinstance(refused.value, RunError)
 
 
 def test_bank_that_no_object_store_has_room_for_is_refused_with_what_would_work(one_ray):
