@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -490,6 +490,18 @@ def ui(
     from kdnas_ray import tracking
 
     raise typer.Exit(tracking.ui(tracking.TrackingSettings(), host=host, port=port))
+
+
+@app.command()
+def fetch(
+    url: Annotated[str, typer.Argument(metavar="URL", help="resources.storage of the run, and its name.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Folder to create.")] = None,
+) -> None:
+    """Bring a run's copy here from where `resources.storage` keeps it; `kdnas resume` goes on."""
+    from kdnas_ray.mirror import fetch as bring
+
+    run = bring(url, out or Path("runs") / PurePosixPath(url.partition("?")[0]).name)
+    typer.echo(f"{run} is here; `kdnas resume {run}` goes on, `kdnas report {run}` shows it")
 
 
 @app.command()

@@ -124,6 +124,8 @@ class Resources(_Section):
     """Seconds that a worker may take from one rung to the next before it counts as hanging; null for no limit."""
     checkpoints: str | None = None
     """URL (s3://bucket/folder) where workers hand on unfinished candidates; null for RUN/trials, which all must see."""
+    storage: str | None = None
+    """URL (s3://bucket/folder) with a copy of the run folder, of banks and of unfinished candidates; null for none."""
     pack: Literal["auto", "always", "never"] = "auto"
     """Trainings of one architecture as one; auto measures if that is faster. Name one to repeat a search exactly."""
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
@@ -131,7 +133,7 @@ class Resources(_Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What students compute in while they train; auto measures once a run, and is float32 on GPUs."""
 
-    @field_validator("checkpoints")
+    @field_validator("checkpoints", "storage")
     @classmethod
     def _without_keys(cls, url: str | None) -> str | None:
         if url is not None and (shown_uri(url) != url or "://" not in url):

@@ -28,6 +28,7 @@ from kdnas_ray.evaluation import prepare_evaluator
 from kdnas_ray.journal import Journal, Progress, flat, last_number
 from kdnas_ray.kept_config import keep_config, run_config
 from kdnas_ray.live import Narrator
+from kdnas_ray.mirror import check_storage, mirrored
 from kdnas_ray.prefilter import make_scores, make_sieve
 from kdnas_ray.prepare import RESERVE, Plan, ask, check_folder, free_folder, obtain_teachers, teacher_folder
 from kdnas_ray.report import write_report
@@ -83,6 +84,7 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
+    check_storage(config.resources.storage, run, new=True)
     check_room(config, answering())
     begun = time.perf_counter()
     made = planned(config)
@@ -121,6 +123,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
     config = run_config(run, overrides)
+    check_storage(config.resources.storage, run, new=False)
     check_room(config, answering())
     made = planned(config)
     return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, made.config))
@@ -156,7 +159,8 @@ def _guarded(
     with lock(run):
         begin()
         earlier_s = read_state(run).get("wall_s", 0.0)
-        with logs_to(run / "search.log"), interrupts(stop, narrator) as arm:
+        copied = mirrored(run, made.config.resources.storage, narrator.say)
+        with copied, logs_to(run / "search.log"), interrupts(stop, narrator) as arm:
             sender = None
             status = "failed"
             try:

@@ -21,6 +21,7 @@ from kdnas_ray.hardware.costs import Costs, cost_function, missing_function, tea
 from kdnas_ray.hardware.lookup import Device, by_name
 from kdnas_ray.hardware.measuring import check_measurable
 from kdnas_ray.hardware.stages import mean_shares, worthwhile
+from kdnas_ray.mirror import fetch_bank, store_bank
 from kdnas_ray.objectives import SIZES, excess, limits, number
 from kdnas_ray.runs import check_creatable
 from kdnas_ray.samplers import Around
@@ -263,6 +264,8 @@ def ask(made: Plan, teachers: Sequence[Teacher], say: Say) -> Bank:
     )
     folder = cache / "banks" / (f"{key}-mapped" if made.mapped else key)
     load = load_mapped if made.mapped else banks.load
+    storage = config.resources.storage
+    fetch_bank(storage, folder, say)
     if folder.exists():
         try:
             bank = load(folder, data.train, augmentation=augmentation, seed=config.seed)
@@ -295,12 +298,14 @@ def ask(made: Plan, teachers: Sequence[Teacher], say: Say) -> Bank:
                 value=str(cache),
                 remedy="choose a folder on a disk with room for it",
             ) from error
+        store_bank(storage, folder, say)
         return load_mapped(folder, data.train, augmentation=augmentation, seed=config.seed)
     bank = build()
     try:
         banks.save(bank, folder)
     except OSError as error:
         say(f"The knowledge bank cannot be kept in the cache ({first_line(error)}); the next search computes it again.")
+    store_bank(storage, folder, say)
     return bank
 
 

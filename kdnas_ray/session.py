@@ -92,13 +92,16 @@ def in_store(
 
 def checkpoints_of(run: Path, config: SearchConfig) -> Checkpoints:
     """Where the run's unfinished candidates lie; at a URL, which many runs share, in a folder of its own."""
-    if config.resources.checkpoints is None:
+    where, storage = config.resources.checkpoints, config.resources.storage
+    if where is None and storage is not None:
+        where = within(storage, "checkpoints")
+    if where is None:
         return Checkpoints(str((run / "trials").resolve()))
     state = read_state(run)
     if "checkpoints" not in state:
         state["checkpoints"] = f"{run.resolve().name}-{uuid.uuid4().hex[:8]}"
         write_state(run, state)
-    return Checkpoints(within(config.resources.checkpoints, state["checkpoints"]))
+    return Checkpoints(within(where, state["checkpoints"]))
 
 
 def check_store(needed: int) -> None:

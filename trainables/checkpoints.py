@@ -74,8 +74,11 @@ class Checkpoints:
             with contextlib.suppress(OSError):  # none, or the store is away: it costs room, nothing else
                 system.delete_dir(f"{base}/{name}")
 
-    def check(self) -> None:
+    def check(self, field: str = "resources.checkpoints") -> None:
         """Try to write there.
+
+        Args:
+            field: what the user wrote it as.
 
         Raises:
             KdnasError: it cannot be written.
@@ -89,7 +92,7 @@ class Checkpoints:
         except (OSError, ValueError) as error:  # pyarrow raises ValueError for what is no URL it knows
             raise KdnasError(
                 f"cannot be written ({first_line(error)})",
-                field="resources.checkpoints",
+                field=field,
                 value=self.where,
                 remedy="s3://bucket/folder, gs://bucket/folder or a folder that all machines see; keys come from the "
                 "environment or the machine's role, never from here",
