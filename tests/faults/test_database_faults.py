@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,11 @@ def server():
 
 
 @pytest.fixture
-def databases(server, request, monkeypatch):
+def databases(server, monkeypatch):
     """Configuration of study and MLflow in databases of this test's own."""
     monkeypatch.setenv("PGPASSFILE", server.passfile)
-    number = request.node.name[:40]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two searches, each with threads for all cores, wait for each other
+    number = uuid.uuid4().hex[:8]
     names = f"study{number}", f"mlflow{number}"
     server.make(*names)
     return {
