@@ -31,6 +31,7 @@ from sqlalchemy.exc import (
     InternalError,
     NoSuchModuleError,
     OperationalError,
+    PendingRollbackError,
     SQLAlchemyError,
 )
 from sqlalchemy.pool import NullPool
@@ -54,7 +55,8 @@ CONNECTION: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-AWAY = (OperationalError, InterfaceError, InternalError)  # the last: a standby that takes no writes yet
+# Internal: a standby that takes no writes yet; pending: a transaction that the break of its connection left behind.
+AWAY = (OperationalError, InterfaceError, InternalError, PendingRollbackError)
 
 
 def never() -> bool:
@@ -250,6 +252,7 @@ class SharedStorage(RDBStorage):
                 if not away:
                     self._say(f"The study's database does not answer ({reason}); trying for {_time(left)}.")
                 away = True
+                self.scoped_session.remove()
                 time.sleep(min(wait, left))
                 wait = min(2 * wait, LONGEST_WAIT_S)
             else:
