@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -22,7 +22,7 @@ from kdnas_ray.feasible import Missing
 from kdnas_ray.journal import Journal
 from kdnas_ray.objectives import LEARNED, UNSUPPORTED, costs_of, excess, over_text
 from kdnas_ray.promotion import Ladder, group
-from kdnas_ray.study import begun
+from kdnas_ray.study import begun, own_trials
 from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
@@ -30,6 +30,9 @@ from trainables.distill import read_report
 from trainables.limits import HANGING, hung, left
 from trainables.lineup import lineup
 from trainables.loop import Point
+
+if TYPE_CHECKING:  # imports SQLAlchemy
+    from kdnas_ray.others import Others
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +104,7 @@ class StudyAdapter(Searcher):
         promote: reduction factor of a scheduler whose candidates wait at rungs; None where nobody waits.
         workers: candidates that run at once.
         recipes_each: recipes that are tried with each architecture that is proposed; a worker trains them as one.
+        others: searches on the same study; what they train is not trained here once more.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class StudyAdapter(Searcher):
         promote: float | None = None,
         workers: int = 1,
         recipes_each: int = 1,
+        others: "Others | None" = None,
     ) -> None:
         super().__init__(metric="val_accuracy", mode="max")
         self.study, self.journal, self.stop = study, journal, stop
@@ -143,7 +148,7 @@ class StudyAdapter(Searcher):
                 self._known.setdefault(self._same(Candidate.from_json(row)), row["id"])
         self._sieve, self._scores, self._missing = sieve, scores, missing
         self._passed: deque[Opened] = deque()
-        self._recipes_each = recipes_each
+        self._recipes_each, self._others = recipes_each, others
         self._ladder = Ladder(rungs, promote) if promote is not None else None
         self._paused: dict[str, Opened] = {}  # waits at a rung
         self._mates: dict[str, list[Opened]] = {}  # of one that runs: its worker trains them too
@@ -222,7 +227,7 @@ class StudyAdapter(Searcher):
         else:
             # What an evaluator proposes needs no other judge.
             looks = self._sieve is not None or self._recipes_each > 1
-            ahead = looks and self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            ahead = looks and own_trials(self.study, (TrialState.WAITING,))
             found = self._propose() if self._sieve is None or ahead else self._sifted(self._sieve)
             if found is None:
                 return self._nothing_new()
@@ -373,8 +378,8 @@ class StudyAdapter(Searcher):
             lacking = any(name.startswith(UNSUPPORTED) and by > 0 for name, by in over.items())
             reason = over_text(costs, self._bounds, self._missing(candidate.architecture) if lacking else None)
             if not reason:
-                if self._same(candidate) in self._known:
-                    self._tell_again(candidate, costs)
+                if (row := self._known_row(trial, candidate)) is not None:
+                    self._tell_again(candidate, costs, row)
                     continue
                 scores = self._scores(candidate)
                 reason = ", ".join(f"{name} is {score}" for name, score in scores.items() if not math.isfinite(score))
@@ -426,13 +431,18 @@ class StudyAdapter(Searcher):
         recipe = json.dumps(candidate.recipe.to_json(), sort_keys=True)
         return self._identity(candidate.architecture) + recipe
 
-    def _tell_again(self, candidate: Candidate, costs: Mapping[str, float]) -> None:
+    def _known_row(self, trial: optuna.Trial, candidate: Candidate) -> Mapping[str, Any] | None:
+        """The row of a candidate with the same training, here or in another search; None where there is none yet."""
+        same = self._same(candidate)
+        if (first := self._known.get(same)) is not None:
+            return self.journal.rows.get(first, {"id": first, "state": "being trained"})
+        found = self._others.claimed(trial, same) if self._others is not None else None
+        return found and {**found, "id": f"{found['id']} of another search"}
+
+    def _tell_again(self, candidate: Candidate, costs: Mapping[str, float], row: Mapping[str, Any]) -> None:
         """What was trained already is not trained again: the study hears the result once more."""
-        first = self._known[self._same(candidate)]
-        row = self.journal.rows.get(first)
-        state = row["state"] if row else "being trained"
-        reason = f"the same as {first} ({state}), not trained again"
-        self._reject(candidate, costs, reason, row if state in ("complete", "pruned") else None)
+        reason = f"the same as {row['id']} ({row['state']}), not trained again"
+        self._reject(candidate, costs, reason, row if row["state"] in ("complete", "pruned") else None)
 
     def _reject(
         self, candidate: Candidate, costs: Mapping[str, float], reason: str, known: Mapping[str, Any] | None = None
@@ -454,8 +464,8 @@ class StudyAdapter(Searcher):
             return
         self._reported[candidate.id] = len(curve)
         trial = self._trial(candidate)
-        trial.set_user_attr("curve", list(curve))
         self._report(trial, curve[known:])
+        trial.set_user_attr("curve", list(curve))  # the last: with it a study in a database writes all of them
         self.journal.rung(candidate, curve)
 
     def _report(self, trial: optuna.Trial, points: Sequence[Point]) -> None:
@@ -508,7 +518,7 @@ class StudyAdapter(Searcher):
     def _reconcile(self) -> list[Opened]:
         """Candidates that an earlier session left open; the study is told of those that ended unnoticed."""
         opened = []
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+        for trial in own_trials(self.study, (TrialState.RUNNING, TrialState.WAITING)):
             row = self.journal.rows.get(f"c{trial.number:04d}")
             if row is not None:
                 begun(self.study, trial)
@@ -548,10 +558,10 @@ def candidate_seed(seed: int, number: int) -> int:
 
 
 def curves(study: optuna.Study) -> dict[str, dict[int, float]]:
-    """Validation accuracy by epoch of every candidate that was trained, as far as it came."""
+    """Validation accuracy by epoch of every candidate that this search trained, as far as it came."""
     return {
         f"c{trial.number:04d}": {int(p["epoch"]): p["val_accuracy"] for p in trial.user_attrs.get("curve", ())}
-        for trial in study.get_trials(deepcopy=False)
+        for trial in own_trials(study)
         if "same_as" not in trial.user_attrs  # one told again has the curve of another: no scheduler saw it twice
     }
 

@@ -29,6 +29,7 @@ from kdnas_ray.samplers import SAMPLERS
 from kdnas_ray.samplers.base import several_objectives
 from kdnas_ray.schedulers import SCHEDULERS
 from kdnas_ray.stream_settings import StreamRecipes, StreamSettings, lighter
+from kdnas_ray.study_settings import StudySettings
 from kdnas_ray.tracking import TrackingSettings, shown_uri
 from search_spaces import SPACES, KdnasError, first_line
 from trainables.evaluators import EVALUATORS, Table
@@ -228,6 +229,7 @@ class SearchConfig(_Section):
     budget: Budget = Budget()
     resources: Resources = Resources()
     retrain: Retrain = Retrain()
+    study: StudySettings = StudySettings()
     tracking: TrackingSettings = TrackingSettings()
     seed: int = Field(strict=True, default=0, ge=0, lt=2**31)
 

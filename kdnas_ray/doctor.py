@@ -7,7 +7,7 @@ Nothing that was computed is deleted. What is still open is no fault: `kdnas res
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,22 @@ from rich.table import Table as Grid
 from kdnas_ray import results, tracking
 from kdnas_ray.adapter import STATES, number_of, tell
 from kdnas_ray.config import SearchConfig
-from kdnas_ray.journal import ENDED, last_number
+from kdnas_ray.journal import ENDED, given_numbers
 from kdnas_ray.kept_config import run_config
 from kdnas_ray.objectives import LEARNED
 from kdnas_ray.runs import lock, parse_jsonl, read_jsonl, read_state, require_run, write_state
-from kdnas_ray.study import FILE, begun, directions, open_study, quiet_optuna, read_trials
+from kdnas_ray.study import (
+    GIVEN_BACK,
+    begun,
+    directions,
+    has_study,
+    lost,
+    open_study,
+    own_trials,
+    quiet_optuna,
+    read_study,
+    study_file,
+)
 from search_spaces.errors import KdnasError, first_line
 from trainables.checkpoints import Checkpoints
 from trainables.distill import CHECKPOINT
@@ -32,9 +43,8 @@ from trainables.files import replace_text
 from trainables.lineup import clear_lineups, lineups
 from trainables.model_files import is_whole
 
-NO_COSTS = ("candidate", "curve", "excess", "same_as", "train_s")
+NO_COSTS = ("candidate", "claim", "curve", "excess", "same_as", "search", "train_s")
 Rows = Mapping[str, Mapping[str, Any]]  # lines of candidates.jsonl by the candidate's name
-GIVEN_BACK = "given_back"  # marks trials that a study got back: their decisions are not known
 
 
 @dataclass(frozen=True)
@@ -136,18 +146,23 @@ def _ended(run: Path) -> None:
 
 
 def _of_study(run: Path, config: SearchConfig, rows: Rows) -> Iterator[Finding]:
-    last = last_number(run, rows)
-    if not (run / FILE).exists():
+    file, numbers = study_file(run), given_numbers(run, rows)
+    if not has_study(run):
         if rows:
-            what = f"there is no {FILE} beside {_count(len(rows))}"
-            yield Finding("study", what, lambda: _add(run, config, rows, range(last + 1)))
+            what = f"there is no {file} beside {_count(len(rows))}"
+            yield Finding("study", what, lambda: _add(run, config, rows, numbers))
         return
     try:
-        trials = {f"c{trial.number:04d}": trial for trial in read_trials(run)}
+        study = read_study(run)
+        own = own_trials(study) if study is not None else []
+    except KdnasError as error:  # of a database
+        yield Finding("study", f"{error.problem} ({error.field} = {error.value})", remedy=error.remedy)
+        return
     except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError) as error:
         remedy = "put back a copy of it; `kdnas report` and `kdnas export` still read the run"
-        yield Finding("study", f"{FILE} cannot be read ({first_line(error)})", remedy=remedy)
+        yield Finding("study", f"{file} cannot be read ({first_line(error)})", remedy=remedy)
         return
+    trials = {f"c{trial.number:04d}": trial for trial in own}
     untold = [row for name, row in rows.items() if name in trials and not trials[name].state.is_finished()]
     if untold:
         what = f"{_count(len(untold))} ended and the study does not know"
@@ -156,9 +171,9 @@ def _of_study(run: Path, config: SearchConfig, rows: Rows) -> Iterator[Finding]:
     if unborn:
         what = f"{_count(len(unborn))} were being proposed when the process died"
         yield Finding("study", what, lambda: _fail(run, config, unborn))
-    if lost := range(len(trials), last + 1):
-        what = f"{_count(len(lost))} missing (the study was cut, or is an older copy)"
-        yield Finding("study", what, lambda: _add(run, config, rows, lost))
+    if missing := lost(study, numbers) if study is not None else sorted(numbers):
+        what = f"{_count(len(missing))} missing (the study was cut, or is an older copy)"
+        yield Finding("study", what, lambda: _add(run, config, rows, numbers))
     told = {name: trial for name, trial in trials.items() if trial.state.is_finished()}
     unwritten = [trial for name, trial in told.items() if name not in rows and "candidate" in trial.user_attrs]
     unwritten = [trial for trial in unwritten if GIVEN_BACK not in trial.user_attrs]
@@ -190,7 +205,7 @@ def _study(run: Path, config: SearchConfig) -> optuna.Study:
 def _tell(run: Path, config: SearchConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     with quiet_optuna():
         study = _study(run, config)
-        trials = study.get_trials(deepcopy=False)
+        trials = {trial.number: trial for trial in own_trials(study)}
         for row in rows:
             begun(study, trials[number_of(row["id"])])
             tell(study, row, config.objectives)
@@ -203,20 +218,23 @@ def _fail(run: Path, config: SearchConfig, names: list[str]) -> None:
             study.tell(number_of(name), state=TrialState.FAIL)
 
 
-def _add(run: Path, config: SearchConfig, rows: Rows, numbers: range) -> None:
+def _add(run: Path, config: SearchConfig, rows: Rows, numbers: Collection[int]) -> None:
     """Give the study the trials it lost, so that no number is given away twice.
 
     As failed ones, with their curves: ASHA needs those, and no sampler can learn from trials without their decisions. A
-    number that no line names was being trained: it is lost.
+    number that no line names was being trained: it is lost. A study that other searches share gives other numbers than
+    they had.
     """
     with quiet_optuna():
         study = _study(run, config)
-        for number in numbers:
-            attributes: dict[str, Any] = {GIVEN_BACK: True}
+        for number in lost(study, numbers):
+            attributes: dict[str, Any] = {GIVEN_BACK: number}
             if (row := rows.get(f"c{number:04d}")) is not None:
                 candidate = {name: row[name] for name in ("id", "architecture", "recipe", "seed")}
                 attributes |= {"candidate": candidate, "curve": row["curve"]}
             study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attributes))
+        while len(study.get_trials(deepcopy=False)) <= max(numbers, default=-1):
+            study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={GIVEN_BACK: -1}))
 
 
 def _write(run: Path, trials: list[FrozenTrial]) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import ray
 from ray import tune
@@ -25,7 +26,7 @@ from kdnas_ray.cluster import answering
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.environment import logs_to, ray_session
 from kdnas_ray.evaluation import prepare_evaluator
-from kdnas_ray.journal import Journal, Progress, flat, last_number
+from kdnas_ray.journal import Journal, Progress, flat, given_numbers
 from kdnas_ray.kept_config import keep_config, run_config
 from kdnas_ray.live import Narrator
 from kdnas_ray.mirror import check_storage, mirrored
@@ -48,7 +49,7 @@ from kdnas_ray.schedulers import PromotingASHA, replay
 from kdnas_ray.session import Interrupted, check_room, checkpoints_of, in_store, interrupts, planned, slots, workers
 from kdnas_ray.spent import spend, spending
 from kdnas_ray.stream_search import StreamPlan, announcement
-from kdnas_ray.study import FILE, directions, open_study
+from kdnas_ray.study import directions, has_study, lost, open_study, own_trials, shared, study_file
 from kdnas_ray.table_search import TablePlan, score_finalists, write_reference
 from search_spaces import Architecture, KdnasError, RunError
 from trainables import bank as banks
@@ -63,6 +64,7 @@ from trainables.limits import STOPPING
 from trainables.lineup import clear_lineups
 from trainables.teachers import Teacher, save_teacher
 
+RESUMED = ("budget", "resources", "retrain", "study", "tracking")  # sections that a resumed search may change
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
 
 
@@ -88,6 +90,7 @@ def search(
     check_room(config, answering())
     begun = time.perf_counter()
     made = planned(config)
+    _check_study(made.config, None)
     planned_s = time.perf_counter() - begun
     run.mkdir(parents=True, exist_ok=True)
 
@@ -106,7 +109,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
 
     Args:
         run: its folder.
-        overrides: `key.path=value` of budget, resources, retrain or tracking; the search itself stays.
+        overrides: `key.path=value` of what is in `RESUMED`; the search itself stays.
         narrator: where progress is told; the terminal when None.
 
     Raises:
@@ -116,16 +119,17 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
     run = Path(run)
     require_run(run)
     for override in overrides:
-        if override.split(".")[0].split("=")[0] not in ("budget", "resources", "retrain", "tracking"):
+        if override.split(".")[0].split("=")[0] not in RESUMED:
             raise KdnasError(
                 "a resumed search keeps what it searches",
                 field=override.partition("=")[0],
-                remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
+                remedy=f"{', '.join(RESUMED)} can change; start a new search for the rest",
             )
     config = run_config(run, overrides)
     check_storage(config.resources.storage, run, new=False)
     check_room(config, answering())
     made = planned(config)
+    _check_study(made.config, run)
     return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, made.config))
 
 
@@ -334,8 +338,8 @@ def _search_phase(
         epochs=rungs[-1],
         excess=made.excess if made.bounds else None,
     )
-    study = _study(run, config, journal.rows, around)
-    if not study.get_trials(deepcopy=False):
+    study = _study(run, config, journal.rows, around, narrator, stop)
+    if not own_trials(study):
         for architecture in proposals:
             study.enqueue_trial(architecture.to_json())
     adapter = StudyAdapter(
@@ -357,6 +361,7 @@ def _search_phase(
         promote=config.scheduler.reduction_factor if isinstance(config.scheduler, PromotingASHA) else None,
         workers=progress.workers,
         recipes_each=config.recipes_each,
+        others=_others(run, study, config),
     )
     write_state(run, {**read_state(run), "workers": progress.workers})
     deadline = None
@@ -455,24 +460,52 @@ class _Ender(tune.Stopper):
         return self._stop.reason is not None or self._adapter.error is not None
 
 
-def _study(run: Path, config: SearchConfig, known: Collection[str], around: Around) -> optuna.Study:
-    # A sampler seeded alike after every resume would propose its first random candidates again.
-    if known and not (run / FILE).exists():
+def _check_study(config: SearchConfig, run: Path | None) -> None:
+    """Refuses a database of the study that does not answer or serves something else, before any work."""
+    if config.study.url is not None:
+        from kdnas_ray.others import check_study
+
+        store = tracking.tracking_uri(config.tracking, run) if config.tracking.enabled else None
+        check_study(config.study, config.resolved(), store, run)
+
+
+def _others(run: Path, study: optuna.Study, config: SearchConfig) -> Any:
+    """The other searches on this study; None where it lies in the run folder."""
+    storage = shared(study)
+    if storage is None:
+        return None
+    from kdnas_ray.others import Others, join
+
+    join(study, storage, run.resolve().name, config.resolved())
+    return Others(study, storage, config.objectives)
+
+
+def _study(
+    run: Path, config: SearchConfig, known: Collection[str], around: Around, narrator: Narrator, stop: Stop
+) -> optuna.Study:
+    file = study_file(run)
+    if known and not has_study(run):
         raise RunError(
-            f"there is no {FILE} beside its candidates",
+            f"there is no {file} beside its candidates",
             field="run",
             value=str(run),
             remedy=f"`kdnas doctor {run} --repair` makes one of them (the sampler does not know their decisions then)",
         )
+    # A sampler seeded alike after every resume would propose its first random candidates again.
     seed = config.seed + len(known)
+    if config.study.name is not None:  # and seeded alike in two searches, both would propose the same
+        seed = int(np.random.SeedSequence((seed, *os.urandom(8))).generate_state(1)[0] % 2**31)
     sampler = config.sampler.make(seed, lambda trial: trial.user_attrs.get("excess") or [0.0], around)
     if around.excess is not None:
         sampler = foreseeing(sampler, seed, around)
-    study = open_study(run, sampler, config.objectives, directions(config.objectives))
-    numbers, last = len(study.get_trials(deepcopy=False)), last_number(run, known)
-    if last >= numbers:  # their numbers would be given away again
+    waiting: dict[str, Any] = {}
+    if config.study.url is not None:
+        waiting = {"say": narrator.say, "impatient": lambda: stop.reason is not None}
+    study = open_study(run, sampler, config.objectives, directions(config.objectives), **waiting)
+    if missing := lost(study, given_numbers(run, known)):
         raise RunError(
-            f"{FILE} lacks candidates: it ends before number {numbers}, and c{last:04d} was begun",
+            f"{file if config.study.url is None else 'the study in the database'} lacks candidates of this run, "
+            f"c{missing[0]:04d} among them",
             field="run",
             value=str(run),
             remedy=f"`kdnas doctor {run} --repair` gives them back to it",

@@ -48,8 +48,8 @@ class Progress:
         return sum(self.ended.values()) - self.ended["rejected"]
 
 
-def last_number(run: Path, names: Iterable[str]) -> int:
-    """The highest number that a candidate of the run was given, -1 for none: no other may get it.
+def given_numbers(run: Path, names: Iterable[str]) -> set[int]:
+    """The numbers that candidates of the run were given: no others may get them.
 
     Args:
         run: its folder; what was begun and did not end is told by its checkpoints and by what MLflow is told.
@@ -57,7 +57,7 @@ def last_number(run: Path, names: Iterable[str]) -> int:
     """
     begun = [record["id"] for record in read_jsonl(run / tracking.OUTBOX) if record.get("type") == "candidate_started"]
     folders = [path.name for path in (run / "trials").glob("c*")]
-    return max((int(name[1:]) for name in (*names, *begun, *folders) if name[1:].isdigit()), default=-1)
+    return {int(name[1:]) for name in (*names, *begun, *folders) if name[1:].isdigit()}
 
 
 class Journal:

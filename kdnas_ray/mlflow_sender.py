@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdnas_ray.postgres import driven, is_postgres
 from kdnas_ray.runs import append_jsonl, parse_jsonl, read_config, read_jsonl
 from kdnas_ray.tracking import (
     OUTBOX,
@@ -64,7 +65,7 @@ class Sender:
         self.store = shown_uri(uri)
         write_progress(run, self.store)
         _make_whole(uri)
-        mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(driven(uri))
         self.client = mlflow.MlflowClient()
         known = progress(run, self.store)
         self.parent: str | None = known.get("parent")
@@ -372,15 +373,21 @@ def main(run: Path) -> None:
 
 
 def _make_whole(uri: str) -> None:
-    """An SQLite store that is not there yet, with all its tables: MLflow never mends one whose making was cut short."""
+    """A store that is not there yet, with all its tables: MLflow never mends an SQLite file whose making was cut short.
+
+    In PostgreSQL two senders that begin at once must not both make them.
+    """
+    if is_postgres(uri):
+        from kdnas_ray.database import making_tables
+
+        with making_tables(uri):
+            _touch(driven(uri))
     path = Path(uri.removeprefix(SQLITE).partition("?")[0])
     if not uri.startswith(SQLITE) or path.exists():
         return
-    from mlflow import MlflowClient
-
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         made, copied = Path(folder) / "made.db", Path(folder) / "copied.db"
-        MlflowClient(f"{SQLITE}{made}").search_experiments(max_results=1)
+        _touch(f"{SQLITE}{made}")
         shutil.copy(made, copied)  # MLflow keeps the first one open
         try:
             os.link(copied, path)
@@ -388,6 +395,12 @@ def _make_whole(uri: str) -> None:
             return
         except OSError:  # a file system without links
             os.replace(copied, path)
+
+
+def _touch(uri: str) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(uri).search_experiments(max_results=1)
 
 
 @contextlib.contextmanager

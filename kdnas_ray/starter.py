@@ -33,6 +33,7 @@ TOP = {
     "budget": "When the search ends: whichever comes first.",
     "resources": "What one trial gets.",
     "retrain": "The finalists: trained in full, with and without KD, scored on the test split.",
+    "study": "Where the Optuna study lies; in a database several searches can share one, see docs/cluster.md.",
     "tracking": "MLflow.",
     "seed": "Everything random derives from it.",
 }

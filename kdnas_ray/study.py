@@ -1,16 +1,18 @@
 """Where does the Optuna study of a run lie, and how is it opened?
 
 As Optuna's journal, a file to which every change appends a line: a trial takes some forty changes, and each was a
-transaction where SQLite held them (here 158 ms a trial, the journal of Optuna 24, this one 12).
+transaction where SQLite held them (here 158 ms a trial, the journal of Optuna 24, this one 12). Or in a database
+(`study.url`), where several searches may share one (`kdnas_ray.others`).
 """
 
 import contextlib
 import json
 import os
+import uuid
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -20,9 +22,18 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kdnas_ray.objectives import objective
+from kdnas_ray.runs import read_config
+from kdnas_ray.study_settings import StudySettings
+from search_spaces.errors import KdnasError, RunError
+from trainables.files import replace_text
+
+if TYPE_CHECKING:  # SQLAlchemy takes half a second to import, and most searches need none
+    from kdnas_ray.database import SharedStorage
 
 FILE = "study.journal"
+IN_DATABASE = "study.json"  # names the study of a run in a database, and the run in that study
 STUDY = "kdnas"
+GIVEN_BACK = "given_back"  # number that a trial had before the study lost it; its decisions are not known
 
 
 class _OneWriter(JournalFileBackend):
@@ -66,7 +77,7 @@ class _OneProcess(JournalStorage):
 
 
 def open_study(
-    run: Path, sampler: BaseSampler, objectives: Sequence[str], directions: Sequence[StudyDirection]
+    run: Path, sampler: BaseSampler, objectives: Sequence[str], directions: Sequence[StudyDirection], **waiting: Any
 ) -> optuna.Study:
     """The study of a run, created where there is none; the caller must hold the run folder's lock.
 
@@ -75,20 +86,80 @@ def open_study(
         sampler: proposes candidates.
         objectives: names of what is optimised.
         directions: of each.
+        waiting: for a database that is away: `impatient` and `say` of `SharedStorage`.
+
+    Raises:
+        KdnasError: its database cannot be used.
     """
-    path = run / FILE
-    if path.exists():
-        _end_at_a_whole_line(path)
+    settings, name = study_settings(run), STUDY
+    if settings.url is None:
+        path = run / FILE
+        if path.exists():
+            _end_at_a_whole_line(path)
+        storage: Any = _OneProcess(_OneWriter(str(path)))
+    else:
+        from kdnas_ray.database import SharedStorage
+
+        name, owner = _identity(run, settings)
+        storage = SharedStorage(settings, owner, patience_s=settings.patience_s, **waiting)
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         study = optuna.create_study(
-            study_name=STUDY,
-            storage=_OneProcess(_OneWriter(str(path))),
+            study_name=name,
+            storage=storage,
             sampler=sampler,
             directions=directions,
             load_if_exists=True,
         )
         study.set_metric_names(list(objectives))
     return study
+
+
+def study_settings(run: Path) -> StudySettings:
+    """Where the study of a run lies, by its config.yaml; the default where that does not say."""
+    try:
+        found = read_config(run).get("study")
+    except KdnasError:  # a study alone, as the tests make one
+        found = None
+    return StudySettings(**(found or {}))
+
+
+def has_study(run: Path) -> bool:
+    """Whether the run was given a study where its configuration says that it lies."""
+    return (run / study_file(run)).exists()
+
+
+def study_file(run: Path) -> str:
+    """Name of the file that holds the study or, for one in a database, names it."""
+    return FILE if study_settings(run).url is None else IN_DATABASE
+
+
+def shared(study: optuna.Study) -> "SharedStorage | None":
+    """The storage of a study in a database; None for a file, which has one search alone."""
+    backend = getattr(study._storage, "_backend", None)
+    return backend if hasattr(backend, "owner") else None
+
+
+def own_trials(study: optuna.Study, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    """Trials of this search in these states; another search's are its own to begin, to end and to mend."""
+    trials = study.get_trials(deepcopy=False, states=states)
+    storage = shared(study)
+    return trials if storage is None else [trial for trial in trials if trial.user_attrs.get("search") == storage.owner]
+
+
+def lost(study: optuna.Study, numbers: Collection[int]) -> list[int]:
+    """Numbers of trials that the study lacks, ascending.
+
+    Args:
+        study: of a run.
+        numbers: that candidates of the run were given.
+    """
+    last = max(numbers, default=-1)
+    if shared(study) is None:  # numbers are given in order, and what was rejected unnamed had one too
+        return [*range(len(study.get_trials(deepcopy=False)), last + 1)]
+    own = own_trials(study)
+    known = {trial.number for trial in own}
+    known |= {trial.user_attrs[GIVEN_BACK] for trial in own if GIVEN_BACK in trial.user_attrs}
+    return sorted(set(numbers) - known)
 
 
 def directions(objectives: Sequence[str]) -> list[StudyDirection]:
@@ -102,16 +173,31 @@ def begun(study: optuna.Study, trial: FrozenTrial) -> None:
         study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
 
-def read_trials(run: Path) -> list[FrozenTrial]:
-    """All trials of a run's study, which is only read: a search may be running on it.
+def read_study(run: Path) -> optuna.Study | None:
+    """The study of a run, only to be read: a search may be running on it; None where there is none.
 
     Raises:
         ValueError, KeyError, TypeError, OptunaError: it is no journal that this Optuna can read.
+        KdnasError: its database cannot be used.
     """
+    settings = study_settings(run)
     with quiet_optuna():
-        storage = JournalStorage(JournalFileBackend(str(run / FILE)))
-        names = optuna.get_all_study_names(storage)
-        return optuna.load_study(study_name=names[0], storage=storage).get_trials(deepcopy=False) if names else []
+        if settings.url is None:
+            storage: Any = JournalStorage(JournalFileBackend(str(run / FILE)))
+            names = optuna.get_all_study_names(storage)
+            return optuna.load_study(study_name=names[0], storage=storage) if names else None
+        from kdnas_ray.database import SharedStorage
+
+        name, owner = _identity(run, settings)
+        storage = SharedStorage(settings, owner)
+        found = name in optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage) if found else None
+
+
+def read_trials(run: Path) -> list[FrozenTrial]:
+    """All trials of a run in its study; raises as `read_study`."""
+    study = read_study(run)
+    return [] if study is None else own_trials(study)
 
 
 @contextlib.contextmanager
@@ -132,3 +218,30 @@ def _end_at_a_whole_line(path: Path) -> None:
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
+
+
+def _identity(run: Path, settings: StudySettings) -> tuple[str, str]:
+    """Name of the run's study in its database, and the run's id there; both stay once they were given."""
+    path = run / IN_DATABASE
+    if not path.exists():
+        owner = uuid.uuid4().hex
+        name = settings.name or f"{run.resolve().name}-{owner[:8]}"
+        replace_text(path, json.dumps({"name": name, "search": owner}) + "\n")
+    try:
+        kept = json.loads(path.read_text(encoding="utf8"))
+        name, owner = str(kept["name"]), str(kept["search"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            "cannot be read: which trials of the study are this run's is not known",
+            field=IN_DATABASE,
+            value=str(run),
+            remedy=f"put back a copy; or remove it, and `kdnas doctor {run} --repair` gives the study what ended here",
+        ) from error
+    if settings.name not in (None, name):
+        raise KdnasError(
+            f"this run is part of the study {name!r}",
+            field="study.name",
+            value=settings.name,
+            remedy="leave it as it is, or start a new search",
+        )
+    return name, owner

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from kdnas_ray.postgres import check_address, driven, is_postgres
 from kdnas_ray.runs import append_jsonl, read_jsonl, read_tracking
 from search_spaces.errors import KdnasError, RunError, first_line
 from trainables.files import replace_text
@@ -53,6 +54,9 @@ class TrackingSettings(BaseModel):
     def _without_password(cls, uri: str | None) -> str | None:
         if uri is None:
             return None
+        if is_postgres(uri):  # whose user may be shown
+            check_address(uri, "tracking.uri", "the whole address as MLFLOW_TRACKING_URI")
+            return uri
         if shown_uri(uri) != uri:  # it would stand in the run folder, the report and MLflow
             raise ValueError(
                 "leave name and password out: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
@@ -252,8 +256,6 @@ def ui(settings: TrackingSettings, *, host: str, port: int) -> int:
         "-m",
         "mlflow",
         "ui",
-        "--backend-store-uri",
-        uri,
         "--host",
         host,
         "--port",
@@ -262,7 +264,8 @@ def ui(settings: TrackingSettings, *, host: str, port: int) -> int:
         "--log-level warning",
     ]
     print(f"MLflow UI: http://{host}:{port}  (Ctrl-C ends it)", flush=True)
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ}
+    # In the environment, for the address may hold a password, and everybody may read a command line.
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ, "MLFLOW_BACKEND_STORE_URI": driven(uri)}
     # A session of its own, ended as a whole: MLflow's server starts workers that outlive a signal to it alone.
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     kept = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -11,7 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from kdnas_ray.study import FILE, quiet_optuna, read_trials
+from kdnas_ray.study import has_study, quiet_optuna, read_trials
+from search_spaces.errors import KdnasError
 
 ENOUGH = 20  # complete candidates from which their final accuracy is used
 FEWEST = 4  # candidates below which nothing is said
@@ -46,11 +47,11 @@ def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
         run: the run folder; its study is only read.
         rungs: epochs of the rungs, ascending.
     """
-    if not (run / FILE).exists() or not rungs:
+    if not has_study(run) or not rungs:
         return None
     try:
         trials = read_trials(run)
-    except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError):  # corrupt, or of another Optuna
+    except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError, KdnasError):  # corrupt, or away
         return None
     epochs = rungs[-1] if sum(_accuracy(trial, rungs[-1]) is not None for trial in trials) >= ENOUGH else rungs[0]
     known = [(trial, value) for trial in trials if (value := _accuracy(trial, epochs)) is not None]

@@ -72,6 +72,7 @@ def test_store_when_several_are_named_then_the_nearest_counts(run, monkeypatch, 
     [
         ({"uri": "https://ann:secret@mlflow.example"}, "MLFLOW_TRACKING_PASSWORD"),
         ({"uri": "postgresql://ann:secret@db/mlflow"}, "MLFLOW_TRACKING_URI"),
+        ({"uri": "postgresql://ann:se/secret@db/mlflow"}, "PGPASSFILE"),
         ({"register_as": "team/student"}, "neither / nor :"),
         ({"register_as": ""}, "not empty"),
         ({"experiment": " "}, "not empty"),
@@ -120,7 +121,7 @@ def test_ui_when_it_can_run_then_is_mlflows_on_that_store(monkeypatch, tmp_path)
 
     class Process:
         def __init__(self, command: list[str], **options: Any) -> None:
-            seen.append(command)
+            seen.append((command, options["env"]))
             ended = real(["true"], start_new_session=True)
             ended.wait()
             self.pid = ended.pid
@@ -130,8 +131,30 @@ def test_ui_when_it_can_run_then_is_mlflows_on_that_store(monkeypatch, tmp_path)
 
     monkeypatch.setattr(tracking.subprocess, "Popen", Process)
     assert ui(TrackingSettings(), host="127.0.0.1", port=0) == 3
-    assert seen[0][1:4] == ["-m", "mlflow", "ui"]
-    assert f"sqlite:///{tmp_path}/mlflow.db" in seen[0]
+    (command, environment) = seen[0]
+    assert command[1:4] == ["-m", "mlflow", "ui"]
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_ui_when_the_store_is_a_database_then_its_password_is_on_no_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:planted@127.0.0.1:1/mlflow")
+    seen: list[Any] = []
+
+    def popen(command: list[str], **options: Any) -> Any:
+        seen.append((command, options["env"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking.subprocess, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt):
+        ui(TrackingSettings(), host="127.0.0.1", port=0)
+    ((command, environment),) = seen
+    assert "planted" not in " ".join(command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://ann:planted@127.0.0.1:1/mlflow"
+
+
+def test_settings_when_the_store_is_a_database_then_keep_its_user_and_no_password():
+    url = "postgresql://ann@db:5432/mlflow?sslmode=require"
+    assert read({"tracking": {"uri": url}}).tracking.uri == url
 
 
 def test_drain_when_the_sender_hangs_then_ends_it_after_the_timeout(run):
