@@ -7,6 +7,7 @@ transaction where SQLite held them (here 158 ms a trial, the journal of Optuna 2
 import contextlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -23,6 +24,7 @@ from kdnas_ray.objectives import objective
 
 FILE = "study.journal"
 STUDY = "kdnas"
+_OF_TRIAL = re.compile(rb'"trial_id":\s*(\d+)')
 
 
 class _OneWriter(JournalFileBackend):
@@ -65,6 +67,27 @@ class _OneProcess(JournalStorage):
         return trials
 
 
+class _Excerpt(BaseJournalBackend):
+    """The journal without what was told of most trials: applying every line takes 20 s at 10,000 trials."""
+
+    def __init__(self, path: Path, only: Container[int]) -> None:
+        self._path, self._only = path, only
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The lines of the study and of these trials; all of them the first time, none later."""
+        if log_number_from:
+            return
+        with self._path.open("rb") as file:
+            for line in file:
+                of_trial = _OF_TRIAL.search(line, 0, 200)  # where Optuna writes it, before any text of a user
+                if line.endswith(b"\n") and (of_trial is None or int(of_trial[1]) in self._only):
+                    yield json.loads(line)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Refused: it is for reading."""
+        raise NotImplementedError
+
+
 def open_study(
     run: Path, sampler: BaseSampler, objectives: Sequence[str], directions: Sequence[StudyDirection]
 ) -> optuna.Study:
@@ -102,14 +125,19 @@ def begun(study: optuna.Study, trial: FrozenTrial) -> None:
         study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
 
-def read_trials(run: Path) -> list[FrozenTrial]:
-    """All trials of a run's study, which is only read: a search may be running on it.
+def read_trials(run: Path, only: Container[int] | None = None) -> list[FrozenTrial]:
+    """Trials of a run's study, which is only read: a search may be running on it.
+
+    Args:
+        run: its folder.
+        only: numbers of those that are wanted; of the others no more than that they were begun is known then.
 
     Raises:
         ValueError, KeyError, TypeError, OptunaError: it is no journal that this Optuna can read.
     """
     with quiet_optuna():
-        storage = JournalStorage(JournalFileBackend(str(run / FILE)))
+        path = run / FILE
+        storage = JournalStorage(JournalFileBackend(str(path)) if only is None else _Excerpt(path, only))
         names = optuna.get_all_study_names(storage)
         return optuna.load_study(study_name=names[0], storage=storage).get_trials(deepcopy=False) if names else []
 
