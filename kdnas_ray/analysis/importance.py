@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
+from kdnas_ray.analysis.fanova import main_effects
 from kdnas_ray.runs import read_jsonl
-from kdnas_ray.study import FILE, quiet_optuna, read_trials
+from kdnas_ray.study import FILE, read_trials
 
 ENOUGH = 20  # complete candidates from which their final accuracy is used
 FEWEST = 4  # candidates below which nothing is said
-MOST = 1000  # candidates that are looked at: more take long and change nothing that a reader would see
+MOST = 2000  # candidates that are looked at: more take long and change nothing that a reader would see
 SEED = 0  # of the forest: the same run gives the same figures
 
 
@@ -36,7 +36,7 @@ class Importances:
     candidates: int
 
 
-def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
+def importances(run: Path, rungs: Sequence[int], rows: Sequence[Mapping[str, Any]] | None = None) -> Importances | None:
     """Importances of all decisions that every candidate takes; None where too few candidates are known.
 
     Final accuracy is used where enough candidates were trained in full, else accuracy at the first rung,
@@ -48,11 +48,12 @@ def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
     Args:
         run: the run folder; its study is only read.
         rungs: epochs of the rungs, ascending.
+        rows: lines of candidates.jsonl, where they were read already.
     """
     if not (run / FILE).exists() or not rungs:
         return None
     try:
-        trials = read_trials(run, _sampled(run, rungs))
+        trials = read_trials(run, _sampled(read_jsonl(run / "candidates.jsonl") if rows is None else rows, rungs))
     except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError):  # corrupt, or of another Optuna
         return None
     epochs = rungs[-1] if sum(_accuracy(trial, rungs[-1]) is not None for trial in trials) >= ENOUGH else rungs[0]
@@ -63,9 +64,9 @@ def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
     return Importances(shares, epochs, len(known)) if shares else None
 
 
-def _sampled(run: Path, rungs: Sequence[int]) -> set[int] | None:
+def _sampled(rows: Sequence[Mapping[str, Any]], rungs: Sequence[int]) -> set[int] | None:
     """Numbers of the candidates to look at; None for all, where they are not too many."""
-    lengths = {row["id"]: len(row["curve"]) for row in read_jsonl(run / "candidates.jsonl")}
+    lengths = {row["id"]: len(row["curve"]) for row in rows}
     whole = [name for name, length in lengths.items() if length >= rungs[-1]]
     there = whole if len(whole) >= ENOUGH else [name for name, length in lengths.items() if length >= rungs[0]]
     if len(there) <= MOST and len(lengths) <= MOST:
@@ -75,22 +76,37 @@ def _sampled(run: Path, rungs: Sequence[int]) -> set[int] | None:
 
 
 def _shares(known: Sequence[tuple[FrozenTrial, float]]) -> dict[str, float]:
-    with quiet_optuna():
-        study = optuna.create_study(direction="maximize")
-        study.add_trials([_complete(trial.params, trial.distributions, value) for trial, value in known])
-        # Named, not left to Optuna: its default changed from functional ANOVA to another measure in version 5.
-        try:
-            found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED))
-        except RuntimeError:  # no tree of the forest found any variance
-            return {}
-    return {name: float(share) for name, share in found.items()}
+    ranges: dict[str, BaseDistribution] = {}
+    for trial, _ in known:
+        ranges = {**trial.distributions, **ranges}
+    names = [name for name, kind in ranges.items() if not kind.single() and all(name in t.params for t, _ in known)]
+    if not names:
+        return {}
+    columns = np.array([[_place(ranges[name], trial.params[name]) for name in names] for trial, _ in known])
+    choices = np.array([_choices(ranges[name]) for name in names])
+    found = main_effects(columns, np.array([value for _, value in known]), choices, SEED)
+    if not np.isfinite(found).all() or found.sum() <= 0:
+        return {}
+    order = np.argsort(-found, kind="stable")
+    return {names[place]: float(found[place] / found.sum()) for place in order}
+
+
+def _choices(kind: BaseDistribution) -> int:
+    return len(kind.choices) if isinstance(kind, CategoricalDistribution) else 0
+
+
+def _place(kind: BaseDistribution, value: Any) -> float:
+    """Where a value stands: the number of a choice, or 0 to 1 within a range, on the scale on which it is drawn."""
+    if isinstance(kind, CategoricalDistribution):
+        return kind.to_internal_repr(value)
+    assert isinstance(kind, (IntDistribution, FloatDistribution))
+    low, high = float(kind.low), float(kind.high)
+    if kind.log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
 
 
 def _accuracy(trial: FrozenTrial, epochs: int) -> float | None:
     curve = trial.user_attrs.get("curve", ())
     value = curve[epochs - 1]["val_accuracy"] if len(curve) >= epochs else None
     return value if value is not None and math.isfinite(value) else None
-
-
-def _complete(params: Mapping[str, Any], ranges: Mapping[str, BaseDistribution], value: float) -> FrozenTrial:
-    return optuna.create_trial(params=dict(params), distributions=dict(ranges), value=value, state=TrialState.COMPLETE)

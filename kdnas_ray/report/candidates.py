@@ -128,7 +128,7 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
     label = escape(shortened(name), quote=False)
     numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(numbers) == len(values) and len(set(numbers)) > 6:
-        return {"label": label, "values": [float(f"{value:.4g}") for value in numbers]}
+        return {"label": label, "values": [float(f"{value:.4g}") for value in numbers], "tickformat": ".4~g"}
     known = len(numbers) == len(values)
     choices = sorted(set(numbers)) if known else sorted({str(value) for value in values})
     places = {choice: place for place, choice in enumerate(choices)}

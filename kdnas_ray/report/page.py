@@ -132,7 +132,7 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     best, name = facts["best"], run.resolve().name
     front = pareto_front(rows, facts["objectives"] or ["val_accuracy"])
     shown = list(dict.fromkeys([*retrained, *(row["id"] for row in (*ranked[:RANKED], *front[:RANKED]))]))
-    explained, parts = explanation(run), profile(run)
+    explained, parts = explanation(run), profile(run, rows)
     return {
         "name": name,
         "headline": headline(summary),
@@ -249,7 +249,7 @@ def _gains(
 
 def _figures(run: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
     rungs, best, metric = facts["rungs"] or [], facts["best"], facts["metric"]
-    found = importances(run, rungs)
+    found = importances(run, rungs, rows)
     names = ("pareto", "curves", "survival", "parallel", "importance_figure", "judges")
     pictures: dict[str, Any] = dict.fromkeys(names)
     drawn = {"curves_drawn": 0, "curves_in_all": 0}

@@ -32,8 +32,8 @@ def short_number(value: float) -> str:
     """`12k` of 12,000."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"
 
 
 def around(values: Sequence[float], least: float = 0.01) -> list[float] | None:

@@ -426,3 +426,30 @@ def test_facts_when_little_is_known_then_leaves_the_rest_out():
 )
 def test_duration_when_said_then_uses_fitting_units(seconds, text):
     assert duration(seconds) == text
+
+
+def test_report_when_there_is_an_explanation_then_has_a_section_for_it_and_none_otherwise(finished):
+    assert "Why it works" not in page_of(finished).text
+    (finished / "explain").mkdir()
+    (finished / "explain" / "numbers.json").write_text("[1, 2]")
+    (finished / "explain" / "broken.json").write_text("{")
+    assert "Why it works" not in page_of(finished).text
+    part = {"title": HOSTILE, "sentences": [HOSTILE], "figure": {"data": [{"type": "bar", "text": [HOSTILE]}]}}
+    (finished / "explain" / "a.json").write_text(json.dumps(part))
+    (finished / "explain" / "b.html").write_text(HOSTILE)
+    page = page_of(finished)
+    assert "Why it works" in page.text
+    assert [attributes["sandbox"] for tag, attributes in page.elements if tag == "iframe"] == [None]
+    assert "alert(1)" not in page.scripts
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+
+
+def test_report_when_finished_then_says_how_to_do_it_again(finished):
+    text = page_of(finished).text
+    assert "kdnas search run/config.yaml --out run-again" in text
+    assert "seed 7" in text
+
+
+def test_report_when_a_candidate_was_stopped_then_the_rungs_tell_where(finished):
+    text = page_of(finished).text
+    assert "3 epochs 5 2 60.00% c0003 , 40.00%" in text.replace("  ", " ")
