@@ -98,7 +98,9 @@ def opened(page: Path) -> tuple[float, float]:
         paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000")
         for chart in tab.query_selector_all("[data-chart]"):
             chart.scroll_into_view_if_needed()
-        tab.wait_for_function("[...document.querySelectorAll('[data-chart]')].every(chart => chart.dataset.drawn)")
+        tab.wait_for_function(
+            "[...document.querySelectorAll('[data-chart]')].every(chart => chart.dataset.drawn === 'yes')"
+        )
         charts = time.perf_counter() - begin
         browser.close()
     return paint, charts

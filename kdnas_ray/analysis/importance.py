@@ -53,7 +53,8 @@ def importances(run: Path, rungs: Sequence[int], rows: Sequence[Mapping[str, Any
     if not (run / FILE).exists() or not rungs:
         return None
     try:
-        trials = read_trials(run, _sampled(read_jsonl(run / "candidates.jsonl") if rows is None else rows, rungs))
+        only = _sampled(read_jsonl(run / "candidates.jsonl") if rows is None else rows, rungs)
+        trials = [trial for trial in read_trials(run, only) if only is None or trial.number in only]
     except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError):  # corrupt, or of another Optuna
         return None
     epochs = rungs[-1] if sum(_accuracy(trial, rungs[-1]) is not None for trial in trials) >= ENOUGH else rungs[0]

@@ -16,7 +16,7 @@ from kdnas_ray.report.words import TRAINING, term_words
 from trainables.recipe import Recipe
 
 FEW = 64  # different numbers of a decision up to which it is kept as a choice
-MOST_LINES = 2000
+MOST_LINES = 600
 MOST_AXES = 8
 TOLD = ("alpha", *TRAINING)  # of a recipe, whatever it is
 USUAL = {name: value for name, value in flat(Recipe().to_json()).items() if name not in TOLD}

@@ -6,7 +6,7 @@ button for each. What a mark stands for is its text; the page shows that candida
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -22,7 +22,6 @@ from kdnas_ray.report.style import (
     QUIET,
     TEACHER,
     Row,
-    add_marks,
     around,
     decades,
     lay_out,
@@ -31,6 +30,7 @@ from kdnas_ray.report.style import (
     spread,
 )
 
+MOST_MARKS = 2000  # of one kind
 CROWD = 500  # candidates from which on marks are small
 COSTS = {"params": "parameters", "flops": "FLOPs for one input"}
 ON_DEVICE = {"latency_ms": "modelled milliseconds for one input", "memory_mb": "megabytes"}
@@ -56,12 +56,12 @@ def pareto_figure(
         metric: the task's, in words.
     """
     complete = [row for row in rows if row["state"] == "complete"]
-    crowded = len(rows) > CROWD
+    crowded, titles = len(rows) > CROWD, _titles(complete)
+    drawn = marks_drawn(rows, titles)
     groups: list[tuple[Sequence[Row], dict[str, Any]]] = [
-        (_stopped(rows), _marks("stopped early", "x-thin", 5 if crowded else 7, QUIET)),
-        (complete, _marks("complete", "circle", 6 if crowded else 9, ACCENT)),
+        (drawn["stopped early"], _marks("stopped early", "x-thin", 5 if crowded else 7, QUIET)),
+        (drawn["complete"], _marks("complete", "circle", 6 if crowded else 9, ACCENT)),
     ]
-    titles = _titles(complete)
     for cost in titles:
         front = sorted(pareto_front(rows, ["val_accuracy", cost]), key=lambda row: row[cost])
         line = {"color": ACCENT, "width": 1.5, "shape": "hv"}
@@ -77,7 +77,7 @@ def pareto_figure(
         across, heights = [point["params"] for point in points], [point["val_accuracy"] for point in points]
         if style["mode"] == "markers":
             style |= {"text": [escape(str(point.get("id", "teacher")), quote=False) for point in points]}
-        add_marks(figure, across, y=heights, **style)
+        figure.add_scatter(x=across, y=heights, **style)
     lay_out(figure, COSTS["params"], f"validation {metric}")
     figure.update_xaxes(type="log", **decades([point["params"] for points, _ in groups for point in points]))
     close = around([row["val_accuracy"] for row in (*complete, *finalists, *judges)])
@@ -96,6 +96,22 @@ def pareto_figure(
         titles, [points for points, _ in groups], [trace.meta for trace in figure.data], bool(judges)
     )
     return figure
+
+
+def marks_drawn(rows: Sequence[Row], costs: Iterable[str] = COSTS) -> dict[str, list[Row]]:
+    """Candidates that have a mark: where there are many, evenly over their accuracies, and all that are on a front.
+
+    plotly could leave many marks to the graphics card, but builds programs from text for it, which the page forbids.
+    """
+    complete = [row for row in rows if row["state"] == "complete"]
+    found = {}
+    for name, members in (("stopped early", _stopped(rows)), ("complete", complete)):
+        found[name] = spread(sorted(members, key=_accuracy), MOST_MARKS) if len(members) > MOST_MARKS else members
+    there = {row["id"] for row in found["complete"]}
+    for cost in costs if len(there) < len(complete) else ():
+        found["complete"] += [row for row in pareto_front(rows, ["val_accuracy", cost]) if row["id"] not in there]
+        there |= {row["id"] for row in found["complete"]}
+    return found
 
 
 def pareto_words(rows: Sequence[Row], teacher: Row | None, metric: str) -> str:
@@ -176,6 +192,10 @@ def importance_figure(found: Importances) -> go.Figure:
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(automargin=True, tickvals=list(range(len(shares))), ticktext=labels, showgrid=False)
     return figure
+
+
+def _accuracy(row: Row) -> float:
+    return row["val_accuracy"]
 
 
 def _stopped(rows: Sequence[Row]) -> list[Row]:

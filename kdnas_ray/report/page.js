@@ -21,14 +21,12 @@ const put = (target, path, value) => {
   const names = path.split('.'), last = names.pop();
   names.reduce((inner, name) => inner[name] ??= {}, target)[last] = value;
 };
-const graphicsCard = () => !!document.createElement('canvas').getContext('webgl');
 
 function draw(chart) {
   if (chart.dataset.drawn || !window.Plotly) return;
   chart.dataset.drawn = 'begun';
   const figure = json(`${chart.id}-figure`);
   for (const [path, value] of Object.entries(coloured(figure))) put(figure.layout, path, value);
-  for (const trace of graphicsCard() ? [] : figure.data) if (trace.type === 'scattergl') trace.type = 'scatter';
   Plotly.newPlot(chart, figure.data, figure.layout, { displayModeBar: false, responsive: true }).then(() => {
     chart.dataset.drawn = 'yes';
     chart.on('plotly_hover', event => show(event.points[0].text));

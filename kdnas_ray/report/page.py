@@ -21,7 +21,14 @@ from kdnas_ray.kept_config import run_config
 from kdnas_ray.objectives import costs_of, number
 from kdnas_ray.report.candidates import candidate_table, parallel_figure
 from kdnas_ray.report.explanation import explanation
-from kdnas_ray.report.figures import curves_drawn, curves_figure, importance_figure, pareto_figure, pareto_words
+from kdnas_ray.report.figures import (
+    curves_drawn,
+    curves_figure,
+    importance_figure,
+    marks_drawn,
+    pareto_figure,
+    pareto_words,
+)
 from kdnas_ray.report.judges import judges, judges_figure
 from kdnas_ray.report.pictures import Picture, script_json
 from kdnas_ray.report.rungs import rung_rows, survival_figure
@@ -252,7 +259,7 @@ def _figures(run: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -
     found = importances(run, rungs, rows)
     names = ("pareto", "curves", "survival", "parallel", "importance_figure", "judges")
     pictures: dict[str, Any] = dict.fromkeys(names)
-    drawn = {"curves_drawn": 0, "curves_in_all": 0}
+    drawn = {"curves_drawn": 0, "curves_in_all": 0, "marks_drawn": 0}
     trained = [row for row in rows if row["curve"] and row["state"] in ("complete", "pruned")]
     if trained:
         finalists, bounds = facts["finalists"] or [], facts["constraints"] or {}
@@ -261,7 +268,11 @@ def _figures(run: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -
         figure = curves_figure(trained, rungs, best["id"] if best else None, metric)
         pictures["curves"] = Picture.of("curves", figure, f"Validation {metric} of the candidates by epoch")
         chosen = curves_drawn(trained, best["id"] if best else None)
-        drawn = {"curves_drawn": sum(map(len, chosen.values())) + bool(best), "curves_in_all": len(trained)}
+        drawn = {
+            "curves_drawn": sum(map(len, chosen.values())) + bool(best),
+            "curves_in_all": len(trained),
+            "marks_drawn": sum(map(len, marks_drawn(rows).values())),
+        }
         begun = [row for row in rows if row["state"] != "rejected"]
         words = ", ".join(f"{row.reached:,} after {row.epochs}" for row in rung_rows(begun, rungs))
         words = f"Candidates in training by epoch: {len(begun):,} at the start" + (f", {words}" if words else "")

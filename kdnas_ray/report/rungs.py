@@ -1,6 +1,7 @@
 """Who was stopped when? Rungs as rows of a table, and as a picture of how many were still in training."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ def rung_rows(rows: Sequence[Row], rungs: Sequence[int]) -> list[Rung]:
         rungs: their epochs, ascending.
     """
     found = []
-    for rung, following in itertools.pairwise([*rungs, float("inf")]):
+    for rung, following in itertools.pairwise([*rungs, sys.maxsize]):
         here = [row for row in rows if rung <= row["epochs"] < following]
         stopped = [row for row in here if row["state"] == "pruned"]
         known = [row for row in stopped if row["val_accuracy"] is not None]

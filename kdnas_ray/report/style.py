@@ -1,7 +1,7 @@
 """How do the pictures of a page look, and which numbers stand on their axes?"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,7 +13,6 @@ INK = "#7d8794"  # legible on light and on dark paper
 GRID = "rgba(125,135,148,0.20)"
 ACCENT, FINAL, QUIET, TEACHER = "#2f7de1", "#e07b22", "#9aa4b1", "#c2405a"
 LONGEST_LABEL = 40
-MARKS_AS_SVG = 1500  # of one trace; more are drawn by the graphics card
 
 
 def decades(values: Sequence[float]) -> dict[str, Any]:
@@ -64,12 +63,6 @@ def lay_out(figure: go.Figure, x: str, y: str) -> None:
         xaxis={"title": {"text": x, "font": {"size": 12}, "standoff": 8}, **axis},
         yaxis={"title": {"text": y, "font": {"size": 12}, "standoff": 8}, **axis, "tickformat": ".1~%"},
     )
-
-
-def add_marks(figure: go.Figure, x: Sequence[Any], **rest: Any) -> None:
-    """A trace of marks; drawn by the graphics card where they are many."""
-    add: Callable[..., Any] = figure.add_scattergl if len(x) > MARKS_AS_SVG else figure.add_scatter
-    add(x=x, **rest)
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:

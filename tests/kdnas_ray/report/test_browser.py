@@ -57,6 +57,7 @@ def test_report_when_opened_then_every_chart_is_drawn(chromium, pages):
     drawn = dict(tab.page.evaluate(SIZES))
     assert set(drawn) == CHARTS
     assert all(sizes and max(sizes) > 100 for sizes in drawn.values()), drawn
+    assert "is not supported" not in tab.page.inner_text("main")  # what plotly writes where a chart should be
 
 
 def test_charts_when_scrolled_to_then_are_drawn_without_being_asked(chromium, pages):

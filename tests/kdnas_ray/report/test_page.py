@@ -364,6 +364,19 @@ def test_report_when_the_teacher_knows_other_classes_then_no_accuracy_of_it_is_t
     assert "of the teacher's test accuracy kept" not in text
 
 
+def test_pareto_when_candidates_are_very_many_then_marks_a_share_and_all_of_the_front(row, monkeypatch):
+    monkeypatch.setattr("kdnas_ray.report.figures.MOST_MARKS", 10)
+    rows = [row(number, "complete", [0.5 + number / 1000], params=1000 + number) for number in range(100)]
+    rows += [row(200 + number, "pruned", [number / 1000], params=100) for number in range(100)]
+    rows[33]["params"] = rows[34]["params"] = 1  # both on a front: the second is more accurate, the first cheaper
+    rows[33]["flops"] = 1
+    stopped, complete = pareto_figure(rows, [], None).data[:2]
+    assert len(stopped.x) == 10
+    assert {"c0034", "c0099", "c0000"} <= set(complete.text)
+    assert len(complete.text) == len(set(complete.text)) < 100
+    assert {"scatter"} == {trace.type for trace in pareto_figure(rows, [], None).data}
+
+
 def test_pareto_when_hovered_then_a_mark_names_its_candidate(row):
     trace = pareto_figure([row(0, "complete", [0.9])], [], None).data[1]
     assert list(trace.text) == ["c0000"]
