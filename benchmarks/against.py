@@ -116,6 +116,7 @@ def main() -> None:
         architectures = chosen.architectures or ARCHITECTURES[chosen.task]
         common = prepare(overrides, architectures, chosen.recipes, chosen.candidates, work)
         overrides.append(f"resources.layout={'channels_last' if common.channels_last else 'contiguous'}")
+        overrides.append("resources.precision=float32")
         rows = []
         for what in chosen.what:
             python = Path(chosen.syne_python if what in POLL_S else sys.executable)
@@ -143,7 +144,7 @@ def prepare(overrides: list[str], architectures: int, recipes: int, limit: int |
     from kdnas_ray.config import read
     from kdnas_ray.prepare import knowledge, plan
     from kdnas_ray.samplers.base import Draft, from_unit
-    from kdnas_ray.session import channels_last
+    from kdnas_ray.session import fast_ways
     from trainables.candidate import Candidate
 
     torch.set_num_threads(1)
@@ -175,7 +176,7 @@ def prepare(overrides: list[str], architectures: int, recipes: int, limit: int |
         recipes=config.recipe_space,
         mean=data.mean,
         std=data.std,
-        channels_last=channels_last(work, made),
+        channels_last=fast_ways(work, made)["channels_last"],
         outputs=len(data.classes),
         rungs=config.rungs(),
         listed=listed[:limit],

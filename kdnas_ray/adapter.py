@@ -8,7 +8,6 @@ lies in a database and the run folder, from which a search is taken up again.
 import json
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from search_spaces import Architecture, RunError, Space
 from search_spaces.notation import canonical
 from trainables.candidate import Candidate
 from trainables.distill import read_report
-from trainables.limits import hung, left
+from trainables.limits import HANGING, hung, left
 from trainables.lineup import lineup
 from trainables.loop import Point
 
@@ -167,8 +166,7 @@ class StudyAdapter(Searcher):
         first = workers
         if trials is not None:  # how many trials begin together: one of each pack
             first = min(workers, len(self._waiting) + math.ceil((trials - self._created) / recipes_each))
-        folder = journal.checkpoints.folder(f".lineup-{time.time_ns()}")  # which not all see where it is a URL
-        self.lineup = lineup(folder.resolve(), 0 if journal.checkpoints.remote else first)
+        self.lineup = lineup(journal.checkpoints, first)
 
     def has_work(self) -> bool:
         """Whether there is a candidate left to train."""
@@ -209,13 +207,15 @@ class StudyAdapter(Searcher):
         if any(map(self._alone, self._running.values())):
             return None
         mates: list[Opened] = []
+        names = [] if self._trained or self._waiting else self._promoted()
+        ready = [*self._trained, *self._waiting, *(self._paused[name] for name in names)]
+        if ready and self._running and self._alone(ready[0]):
+            return None
         if trained := bool(self._trained):
             opened = self._trained.popleft()
         elif self._waiting:
-            if self._alone(self._waiting[0]) and self._running:
-                return None
             opened = self._waiting.popleft()
-        elif names := self._promoted():
+        elif names:
             opened, *mates = map(self._resume, names)
         elif self._trials is not None and self._created >= self._trials:
             return self._nothing_new()
@@ -258,7 +258,9 @@ class StudyAdapter(Searcher):
             found = self._ladder.promotable(factor=1.0)[:1]  # too few for anybody to be among the top
             return found[0][:1] if found else []
         architectures = {name: self._paused[name].candidate.architecture for names in found for name in names}
-        return group(found, architectures, self._recipes_each, patient=not used_up)
+        names = group(found, architectures, self._recipes_each, patient=not used_up)
+        # One that goes on alone neither trains beside mates nor is one.
+        return [name for name in names if not self._alone(self._paused[name])] or names[:1]
 
     def _pause(self, opened: Opened) -> None:
         assert self._ladder is not None
@@ -297,7 +299,7 @@ class StudyAdapter(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A candidate reached a rung and goes on."""
-        opened = replace(self._running[trial_id], curve=result["curve"])
+        opened = replace(self._running[trial_id], curve=result["curve"], train_s=result.get("train_s", 0.0))
         self._running[trial_id] = opened
         self.journal.stepped(opened.candidate, result)
         with self.journal.work.writing():
@@ -319,7 +321,7 @@ class StudyAdapter(Searcher):
     def _ended(self, opened: Opened, result: Mapping[str, Any], error: bool) -> None:
         candidate = opened.candidate
         curve = result.get("curve") or list(opened.curve)
-        train_s = result.get("train_s", 0.0)
+        train_s = result.get("train_s", opened.train_s)
         if error:
             self._on_worker_death(opened, train_s)
         elif result.get("failure"):
@@ -464,10 +466,11 @@ class StudyAdapter(Searcher):
     def _on_worker_death(self, opened: Opened, train_s: float) -> None:
         # Not left to Tune: it counts one death twice where two calls to the actor were under way, and gives up.
         candidate, checkpoints = opened.candidate, self.journal.checkpoints
-        if where := hung(checkpoints.folder(candidate.id)):
-            logger.warning("%s hung:\n%s", candidate.id, where)
-            reason = "no rung was reached in the time that resources.rung_s gives; search.log says where it hung"
-            self._end(candidate, "failed", opened.curve, train_s, reason)
+        if where := hung(checkpoints, candidate.id):
+            after = f"after the rung at epoch {len(opened.curve)}" if opened.curve else "from its beginning"
+            reason = f"{HANGING}: {after} the next rung was not reached within resources.rung_s"
+            logger.warning("%s %s. It stood here:\n%s\n", candidate.id, reason, where)
+            self._end(candidate, "failed", opened.curve, train_s, f"{reason}; search.log says where it stood")
             return
         when = left(checkpoints, candidate.id)
         told = when is not None and self._left.get(candidate.id) != when

@@ -106,6 +106,29 @@ def search(
 
 
 @app.command()
+def submit(
+    settings: Settings = None,
+    address: Annotated[
+        str, typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="Of the head's dashboard.")
+    ] = "http://127.0.0.1:8265",
+    out: Annotated[str, typer.Option("--out", metavar="RUN", help="Run folder to create, on the head.")] = "",
+    sent: Annotated[list[Path] | None, typer.Option("--with", metavar="PATH", help="Goes along; repeatable.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the log until the job ends.")] = False,
+) -> None:
+    """Run a search as a job on a cluster that this machine is no part of."""
+    from kdnas_ray.submit import follow, start
+
+    client, job = start(_config(settings), address, out, sent or ())
+    typer.echo(
+        f"Submitted as {job}; results go to {out} there.\n"
+        f"  ray job logs --address {address} --follow {job}\n"
+        f"  ray job stop --address {address} {job}        # as Ctrl-C: `kdnas resume` goes on"
+    )
+    if wait:
+        follow(client, job, typer.echo)
+
+
+@app.command()
 def compress(
     teacher: Annotated[str, typer.Option("--teacher", metavar="NAME|FOLDER", help="resnet10 … resnet152, or yours.")],
     data: Annotated[str, typer.Option("--data", metavar="PATH", help="`digits`, Parquet file or folder.")] = "digits",
@@ -579,7 +602,7 @@ def _config(settings: list[str] | None) -> Any:
 
 
 def _finish(work: Any) -> None:
-    from kdnas_ray.results import headline, ranking_table
+    from kdnas_ray.results import failures, headline, ranking_table
     from kdnas_ray.session import Interrupted
 
     console = _console()
@@ -593,6 +616,8 @@ def _finish(work: Any) -> None:
     console.print(ranking_table(result))
     console.print()
     console.print(headline(summary), markup=False)
+    if failed := failures(result):
+        console.print(failed, markup=False)
     if len(summary["objectives"]) > 1 and summary["front"]:
         names = ", ".join(summary["front"][:20]) + (", …" if len(summary["front"]) > 20 else "")
         title = (

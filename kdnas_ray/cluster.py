@@ -4,6 +4,7 @@ Ray itself waits 20 seconds for a cluster that refuses it and more than a minute
 the terminal all the while. So another process knocks first, and is ended when it is clear how that goes.
 """
 
+import json
 import os
 import re
 import socket
@@ -27,7 +28,8 @@ try:
 except BaseException as error:
     print("refused", type(error).__name__, str(error).strip().splitlines()[:1])
 else:
-    print("welcome")
+    import json
+    print("welcome", json.dumps(ray.cluster_resources()))
 """
 
 
@@ -61,8 +63,10 @@ def use(address: str | None, field: str = OPTION) -> None:
     os.environ[VARIABLE] = address
 
 
-def answering() -> None:
-    """Knock at the Ray that RAY_ADDRESS names; nothing is done where it names none, or this process is in one.
+def answering() -> dict[str, float] | None:
+    """Knock at the Ray that RAY_ADDRESS names; what it has is returned (`CPU`, `GPU`, …).
+
+    So is what the Ray has that this process is in. None where there is neither: a search starts its own.
 
     Raises:
         KdnasError: no Ray answers there within half a minute, or it does not let this process in.
@@ -70,8 +74,10 @@ def answering() -> None:
     import ray
 
     address = os.environ.get(VARIABLE)
-    if not address or address == "local" or ray.is_initialized():
-        return
+    if ray.is_initialized():
+        return dict(ray.cluster_resources())
+    if not address or address == "local":
+        return None
     use(address, EITHER)
     if (parts := _parts(address)) is not None:
         try:
@@ -85,7 +91,7 @@ def answering() -> None:
             ) from error
     said = _knock(address)
     if said.startswith("welcome"):
-        return
+        return dict(json.loads(said.removeprefix("welcome")))
     if "uthenticat" in said:
         raise KdnasError(
             "that Ray asks for a token and does not know ours",

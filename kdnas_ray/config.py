@@ -128,6 +128,8 @@ class Resources(_Section):
     """Trainings of one architecture as one; auto measures if that is faster. Name one to repeat a search exactly."""
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     """How activations lie in memory; auto measures once a run which is faster. Name one to repeat a search exactly."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What students compute in while they train; auto measures once a run, and is float32 on GPUs."""
 
     @field_validator("checkpoints")
     @classmethod

@@ -26,8 +26,10 @@ from kdnas_ray.objectives import LEARNED
 from kdnas_ray.runs import lock, parse_jsonl, read_jsonl, read_state, require_run, write_state
 from kdnas_ray.study import FILE, begun, directions, open_study, quiet_optuna, read_trials
 from search_spaces.errors import KdnasError, first_line
+from trainables.checkpoints import Checkpoints
 from trainables.distill import CHECKPOINT
 from trainables.files import replace_text
+from trainables.lineup import clear_lineups, lineups
 from trainables.model_files import is_whole
 
 NO_COSTS = ("candidate", "curve", "excess", "same_as", "train_s")
@@ -248,6 +250,10 @@ def _write(run: Path, trials: list[FrozenTrial]) -> None:
 
 
 def _of_checkpoints(run: Path, rows: Rows) -> Iterator[Finding]:
+    checkpoints = Checkpoints(str(run / "trials"))
+    if begun := lineups(checkpoints):
+        what = f"a search that was killed left {len(begun)} folder(s) of its workers in trials/"
+        yield Finding("checkpoints", what, lambda: clear_lineups(checkpoints))
     folders = sorted(path for path in (run / "trials").glob("*") if path.is_dir())
     left = [folder for folder in folders if folder.name in rows]
     if left:

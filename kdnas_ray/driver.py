@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -45,7 +44,7 @@ from kdnas_ray.runs import (
 from kdnas_ray.samplers import Around
 from kdnas_ray.samplers.foresight import foreseeing
 from kdnas_ray.schedulers import PromotingASHA, replay
-from kdnas_ray.session import Interrupted, checkpoints_of, in_store, interrupts, planned, slots, workers
+from kdnas_ray.session import Interrupted, check_room, checkpoints_of, in_store, interrupts, planned, slots, workers
 from kdnas_ray.spent import spend, spending
 from kdnas_ray.stream_search import StreamPlan, announcement
 from kdnas_ray.study import FILE, directions, open_study
@@ -57,9 +56,10 @@ from trainables.candidate import Candidate
 from trainables.distill import Distill
 from trainables.evaluators.base import Prepared
 from trainables.evaluators.table import Table, TableTrial
-from trainables.files import replace_text
+from trainables.files import replace_text, scratch_folder
 from trainables.incremental import StreamTrial
 from trainables.limits import STOPPING
+from trainables.lineup import clear_lineups
 from trainables.teachers import Teacher, save_teacher
 
 DRAIN_S = 60.0  # how long the end of a search waits for MLflow
@@ -83,7 +83,7 @@ def search(
     config = config or SearchConfig()
     run = Path(out) if out is not None else free_folder(datetime.now())
     check_folder(run)
-    answering()
+    check_room(config, answering())
     begun = time.perf_counter()
     made = planned(config)
     planned_s = time.perf_counter() - begun
@@ -121,7 +121,7 @@ def resume(run: Path | str, overrides: Sequence[str] = (), narrator: Narrator | 
                 remedy="budget, resources, retrain and tracking can change; start a new search for the rest",
             )
     config = run_config(run, overrides)
-    answering()
+    check_room(config, answering())
     made = planned(config)
     return _guarded(run, made, narrator or Narrator(), lambda: keep_config(run, made.config))
 
@@ -143,7 +143,7 @@ def retrain(run: Path | str, top: int | None = None, narrator: Narrator | None =
             value="table",
             remedy="search without the table to get networks",
         )
-    answering()
+    check_room(config, answering())
     return _guarded(run, planned(config), narrator or Narrator(), searching=False)
 
 
@@ -319,6 +319,7 @@ def _search_phase(
         teacher_accuracy=reference,
     )
     journal = Journal(run, progress, checkpoints_of(run, config))
+    clear_lineups(journal.checkpoints)  # of a search that was killed
     if config.budget.wall_s is not None:
         progress.wall_budget_s = max(0.0, config.budget.wall_s - journal.search_s())
     around = Around(
@@ -386,34 +387,32 @@ def _tune(
     # keeps no more idle actors than trials that wait, ends none (a fresh one costs seconds).
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers(config))
     resources = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
-    # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
-    staging = tempfile.mkdtemp(prefix="kdnas-")
     # Tune's limit costs time at every event; a cluster may grow beyond what it had room for when the search began.
     limited = slots(config) > workers(config) or bool(os.environ.get("RAY_ADDRESS"))
     trainable = tune.with_resources(tune.with_parameters(trial, shared=shared), resources)
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=adapter,
-            scheduler=scheduler,
-            num_samples=-1,
-            reuse_actors=True,
-            max_concurrent_trials=config.resources.workers if limited else None,
-        ),
-        run_config=tune.RunConfig(
-            name="search",
-            storage_path=staging,
-            stop=ender,
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own rungs
-        ),
-    )
-    try:
-        tuner.fit()
-    except TuneError as error:
-        raise _behind(error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    # Tune formats the path, so it must hold no braces, and nothing of what it writes there is needed.
+    with scratch_folder("kdnas-search-") as staging:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=adapter,
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=config.resources.workers if limited else None,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=str(staging),
+                stop=ender,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own rungs
+            ),
+        )
+        try:
+            tuner.fit()
+        except TuneError as error:
+            raise _behind(error) from error
 
 
 def _behind(error: BaseException) -> BaseException:

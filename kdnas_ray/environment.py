@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,27 @@ def ray_session(workers: int | None, cpus_each: float, object_store_bytes: int) 
         )
     quiet()
     try:
-        yield
+        with _raylets_to_log():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _raylets_to_log() -> Iterator[None]:
+    """Send what raylets report to the log: Ray prints it on the terminal, where each worker that ends blames memory."""
+    from ray._private import worker
+
+    def log(data: Mapping[str, Any], **_: Any) -> None:
+        for text in data["lines"]:
+            logging.getLogger("ray").warning("%s: %s", data["pid"], text)
+
+    before = worker.print_to_stdstream  # Ray (2.60) offers no setting for it
+    worker.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def keep_token_private() -> None:

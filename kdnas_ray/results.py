@@ -22,6 +22,7 @@ from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary, re
 from kdnas_ray.within import over_bounds
 from trainables.evaluators import Table
 from trainables.files import replace_text
+from trainables.limits import HANGING
 from trainables.loop import Normalise, evaluate
 from trainables.model_files import load_student
 from trainables.teachers import build_teacher
@@ -108,6 +109,18 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
     }
     replace_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def failures(result: SearchResult) -> str:
+    """How many candidates failed, and why where they hung, in one line; empty where none did."""
+    failed = [row for row in result.candidates if row["state"] == "failed"]
+    if not failed:
+        return ""
+    hanging = sum((row["reason"] or "").startswith(HANGING) for row in failed)
+    limit = read_config(result.run)["resources"].get("rung_s")
+    why = f", {hanging} of them hung (resources.rung_s={limit:g})" if hanging and limit else ""
+    where = "search.log says where they stood" if why else "candidates.jsonl says why"
+    return f"{len(failed)} failed{why}: {where}"
 
 
 def end_record(run: Path, status: str) -> dict[str, Any]:

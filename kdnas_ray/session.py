@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,12 +21,12 @@ from kdnas_ray.prepare import RESERVE, Plan, needed_bytes, plan
 from kdnas_ray.runs import read_state, write_state
 from kdnas_ray.stream_search import StreamPlan, plan_stream
 from kdnas_ray.table_search import plan_table
-from search_spaces import RunError, sample
+from search_spaces import KdnasError, RunError, sample
 from trainables.bank import Bank
 from trainables.checkpoints import Checkpoints, within
 from trainables.distill import Shared
 from trainables.evaluators import Table
-from trainables.layout import channels_last_pays
+from trainables.layout import bfloat16_pays, channels_last_pays
 from trainables.online import online
 from trainables.teachers import Teacher
 
@@ -68,6 +68,7 @@ def in_store(
         if made.online and teacher is not None:
             bank = online(bank, teacher.model, made.online, mean=data.mean, std=data.std, pool=config.bank.pool)
         arm()  # again: Ray put its own handler of SIGTERM in place, which prints a stack of C++ calls
+        fast = fast_ways(run, made)
         shared = Shared(
             bank=bank,
             validation=data.validation,
@@ -80,7 +81,8 @@ def in_store(
             checkpoints=checkpoints_of(run, config).where,
             threads=max(1, int(config.resources.cpu)),
             device="cuda" if config.resources.gpu else "cpu",
-            channels_last=channels_last(run, made),
+            channels_last=fast["channels_last"],
+            bfloat16=fast["bfloat16"],
             pack=config.resources.pack,
             rung_s=config.resources.rung_s,
             stream=made.stream if isinstance(made, StreamPlan) else None,
@@ -142,31 +144,47 @@ def interrupts(stop: Stop, narrator: Narrator) -> Iterator[Callable[[], Any]]:
             signal.signal(number, handler)
 
 
-def channels_last(run: Path, made: Plan) -> bool:
-    """The memory layout: the configured one, or the faster, measured once a run; resuming keeps what it began with."""
-    if made.config.resources.layout != "auto":
-        return made.config.resources.layout == "channels_last"
-    state = read_state(run)
-    if "channels_last" not in state:
-        config, data = made.config, made.data
-        architecture = sample(config.space, random.Random(config.seed))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, int(config.resources.cpu)))
-        state["channels_last"] = not config.resources.gpu and channels_last_pays(
-            lambda: config.space.build(architecture, data.shape, len(data.classes)),
+def fast_ways(run: Path, made: Plan) -> dict[str, bool]:
+    """`channels_last` and `bfloat16` of `Shared`: as configured, or the faster, measured once a run.
+
+    Resuming keeps what the run began with. On GPUs nothing is measured, for the driver's machine may have none.
+    """
+    resources, state = made.config.resources, read_state(run)
+    named = {"channels_last": resources.layout, "bfloat16": resources.precision}
+    measures: dict[str, Callable[..., bool]] = {"channels_last": channels_last_pays, "bfloat16": bfloat16_pays}
+    ways: dict[str, bool] = {}
+    for way, choice in named.items():
+        if choice != "auto":
+            ways[way] = choice == way
+        elif way in state or resources.gpu:
+            ways[way] = state.get(way, False)
+        else:
+            ways[way] = state[way] = _measured(made, measures[way], *ways.values())
+            write_state(run, state)
+    return ways
+
+
+def _measured(made: Plan, pays: Callable[..., bool], *before: bool) -> bool:
+    config, data = made.config, made.data
+    architecture, classes = sample(config.space, random.Random(config.seed)), len(data.classes)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(config.resources.cpu)))
+    try:
+        return pays(
+            lambda: config.space.build(architecture, data.shape, classes),
             data.shape,
-            len(data.classes),
+            classes,
             config.recipes.batch_size,
+            *before,
         )
+    finally:
         torch.set_num_threads(threads)
-        write_state(run, state)
-    return state["channels_last"]
 
 
 def workers(config: SearchConfig) -> int:
     """Trials at once."""
-    room = slots(config)
-    return min(room, config.resources.workers or room)
+    there = slots(config)
+    return min(there, config.resources.workers or there)
 
 
 def slots(config: SearchConfig) -> int:
@@ -176,14 +194,34 @@ def slots(config: SearchConfig) -> int:
         RunError: for none.
     """
     total = ray.cluster_resources()
-    room = int(total.get("CPU", 0) / config.resources.cpu)
-    if config.resources.gpu:
-        room = min(room, int(total.get("GPU", 0) / config.resources.gpu))
-    if room < 1:
-        raise RunError(
-            "no machine has room for one trial",
-            field="resources",
-            value={"cpu": config.resources.cpu, "gpu": config.resources.gpu},
-            remedy=f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
-        )
-    return room
+    if (found := _room(config, total)) < 1:
+        raise RunError(**_no_room(config, total))
+    return found
+
+
+def check_room(config: SearchConfig, total: Mapping[str, float] | None) -> None:
+    """Refuses a search whose Ray has room for no trial, before any work.
+
+    Args:
+        total: what that Ray has; None where the search will start its own.
+
+    Raises:
+        KdnasError: there is no room.
+    """
+    if total is not None and _room(config, total) < 1:
+        raise KdnasError(**_no_room(config, total))
+
+
+def _room(config: SearchConfig, total: Mapping[str, float]) -> int:
+    """Trials that fit into so many CPUs and GPUs."""
+    wanted = {"CPU": config.resources.cpu, "GPU": config.resources.gpu}
+    return min(int(total.get(name, 0) / each) for name, each in wanted.items() if each)
+
+
+def _no_room(config: SearchConfig, total: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "problem": "no machine has room for one trial",
+        "field": "resources",
+        "value": {"cpu": config.resources.cpu, "gpu": config.resources.gpu},
+        "remedy": f"Ray has CPU {total.get('CPU', 0):g}, GPU {total.get('GPU', 0):g}",
+    }

@@ -61,6 +61,7 @@ class Shared:
         threads: CPU threads a trial may use.
         device: where students train, `cpu` or `cuda`.
         channels_last: memory layout of the students' weights and activations.
+        bfloat16: whether students compute in that format while they train.
         rung_s: seconds that one step may take, after which its worker is ended; None for no limit.
         pack: whether trainings of one architecture run as one: `always`, `never`, or where it is faster (`auto`).
         start: weights that candidates begin with; None for fresh ones.
@@ -79,6 +80,7 @@ class Shared:
     threads: int = 1
     device: str = "cpu"
     channels_last: bool = False
+    bfloat16: bool = False
     pack: str = "auto"
     rung_s: float | None = None
     start: Start | None = None
@@ -126,6 +128,7 @@ def open_training(shared: Shared, candidate: Candidate, total_epochs: int) -> Tr
         total_epochs=total_epochs,
         peer=peer,
         targets=shared.task.targets,
+        bfloat16=shared.bfloat16,
     )
 
 
@@ -242,7 +245,7 @@ class Distill(LinedUp):
 
     def _limited(self) -> contextlib.AbstractContextManager[None]:
         limit_s = self.shared.rung_s and self.shared.rung_s * (1 + len(self.mates))
-        return time_limit(limit_s, self._folder(self.candidate))
+        return time_limit(limit_s, self.checkpoints, self.candidate.id)
 
     def _save_if_over(self) -> None:
         """Where the machine is taken away, or the search ends: save what is reached; another goes on from here."""

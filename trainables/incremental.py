@@ -79,7 +79,8 @@ class Course:
         bank = self._knowledge(self._samples(group), recipe, earlier, self.candidate.seed + group)
         self._grow(group)
         task, validation = SeenClasses(shared.task, self.stream, group + 1), self._validation(group)
-        training = start(self.model, recipe, bank, seed=self.candidate.seed + group, total_epochs=self.epochs)
+        seed = self.candidate.seed + group
+        training = start(self.model, recipe, bank, seed=seed, total_epochs=self.epochs, bfloat16=shared.bfloat16)
         points = train(training, bank, validation, task, self.normalise, self.epochs)
         if group and recipe.weight_alignment:
             align_weights(self.model.classifier, earlier, seen)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Which memory layout trains faster on this machine?"""
+"""Which memory layout and which number format train faster on this machine?"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from search_spaces import Shape
 
 STEPS = 5
-GAIN = 1.05  # below this the difference may be noise, and the plain layout is kept
+GAIN = 1.05  # below this the difference may be noise, and what is plain is kept
+HOPELESS = 3.0  # so many times slower is no noise
 
 
 class _OnFewerPixels(nn.Conv2d):
@@ -50,12 +51,41 @@ def channels_last_pays(build: Callable[[], nn.Module], shape: Shape, classes: in
     with torch.random.fork_rng(devices=[]):
         plain, last = build().train(), to_channels_last(build().train())
         images, labels = torch.rand(batch_size, *shape), torch.zeros(batch_size, dtype=torch.long)
-    seconds: dict[bool, list[float]] = {False: [], True: []}
+    return _second_is_faster([lambda: _pass(plain, images, labels), lambda: _pass(last, images, labels)])
+
+
+def bfloat16_pays(
+    build: Callable[[], nn.Module], shape: Shape, classes: int, batch_size: int, channels_last: bool
+) -> bool:
+    """Whether networks train faster here with activations in bfloat16 (autocast), measured as the layout is.
+
+    Processors without instructions for it imitate them: 2.5 to 7 times slower on an AMD EPYC with AVX2 only
+    (`benchmarks/loop_options.py`), so one pass decides there.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = to_channels_last(build().train()) if channels_last else build().train()
+        images, labels = torch.rand(batch_size, *shape), torch.zeros(batch_size, dtype=torch.long)
+
+    def half() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            _pass(model, images, labels)
+
+    return _second_is_faster([lambda: _pass(model, images, labels), half])
+
+
+def _pass(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    F.cross_entropy(model(images).flatten(1).float(), labels).backward()  # of boxes too: any loss will do
+
+
+def _second_is_faster(ways: Sequence[Callable[[], None]]) -> bool:
+    seconds: tuple[list[float], list[float]] = ([], [])
     for step in range(STEPS + 1):
-        for channels_last, model in ((False, plain), (True, last)):
+        for way, found in zip(ways, seconds, strict=True):
             begin = time.perf_counter()
-            F.cross_entropy(model(images).flatten(1), labels).backward()  # of boxes too: any loss will do
+            way()
             if step > 0:  # the first step allocates
-                seconds[channels_last].append(time.perf_counter() - begin)
+                found.append(time.perf_counter() - begin)
+        if step > 0 and seconds[1][-1] > HOPELESS * seconds[0][-1]:
+            return False
     # The fastest of each: whatever else runs on the machine only ever adds time.
-    return min(seconds[False]) > GAIN * min(seconds[True])
+    return min(seconds[0]) > GAIN * min(seconds[1])

@@ -7,6 +7,7 @@ work (NAS-Bench-201 from a table: 109 ms a candidate instead of 56).
 
 import contextlib
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -14,18 +15,33 @@ from typing import Any
 
 from ray import tune
 
+from trainables.checkpoints import Checkpoints
+
+PREFIX = ".lineup-"
 PATIENCE_S = 15.0
 LOOK_S = 0.02
 
 
-def lineup(folder: Path, workers: int) -> dict[str, Any]:
+def lineup(checkpoints: Checkpoints, workers: int) -> dict[str, Any]:
     """What the configuration of each of the first `workers` trials holds under `lineup`.
 
     Args:
-        folder: that all workers see and no earlier search used.
+        checkpoints: beside which they line up; at a URL, which not all see as a folder, none do.
         workers: trials that begin together.
     """
-    return {"folder": str(folder), "workers": workers}
+    folder = checkpoints.folder(f"{PREFIX}{time.time_ns()}")
+    return {"folder": str(folder.resolve()), "workers": 0 if checkpoints.remote else workers}
+
+
+def lineups(checkpoints: Checkpoints) -> list[Path]:
+    """Folders in which searches line up, or did when they were killed."""
+    return sorted(checkpoints.folder("c").parent.glob(f"{PREFIX}*"))
+
+
+def clear_lineups(checkpoints: Checkpoints) -> None:
+    """Remove them, where no search runs."""
+    for folder in lineups(checkpoints):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class LinedUp(tune.Trainable):

@@ -6,7 +6,7 @@ The trainable, `retrain`, teacher training and the tests call this one loop.
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,8 @@ class Training:
         curve: one point an epoch so far.
         train_s: seconds spent in this loop so far.
         size: parameters of the student over those of the first teacher.
+        bfloat16: whether the student computes in that format (autocast) while it trains; weights, losses and scores
+            stay in float32.
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class Training:
     curve: list[Point] = field(default_factory=list)
     train_s: float = 0.0
     size: float = 1.0
+    bfloat16: bool = False
 
     @property
     def epoch(self) -> int:
@@ -119,6 +122,7 @@ def start(
     total_epochs: int,
     peer: nn.Module | None = None,
     targets: Targets = "classes",
+    bfloat16: bool = False,
 ) -> Training:
     """A training at epoch 0: projectors made for the shapes at hand, optimiser over both.
 
@@ -130,6 +134,7 @@ def start(
         total_epochs: length of the schedules.
         peer: a second student for mutual learning; needed where the recipe's `mutual` is above 0.
         targets: of the task that it is trained for.
+        bfloat16: see `Training`; not where the recipe trains quantised, whose rounding is the finer one.
 
     Raises:
         KdnasError: the recipe names an unknown loss or one that is not for such targets, a teacher or a tap that the
@@ -158,7 +163,8 @@ def start(
     trained = [*model.parameters(), *projectors.parameters()]
     optimizer = OPTIMIZERS[recipe.optimizer](trained, recipe.weight_decay)
     size = params / bank.teacher_params[0] if any(bank.teacher_params[:1]) else 1.0
-    return Training(model, recipe, seed, total_epochs, projectors, optimizer, reads, size=size)
+    bfloat16 = bfloat16 and not recipe.quantised
+    return Training(model, recipe, seed, total_epochs, projectors, optimizer, reads, size=size, bfloat16=bfloat16)
 
 
 def train(
@@ -240,8 +246,8 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
         step = epoch * len(batches) + index
         progress = step / max(total_steps - 1, 1)
         batch = bank.batch(indices, view, transforms, theirs).to(device)
-        images, model = normalise(batch.images), training.model
-        logits, seen = model.forward_taps(images, own) if own else (model(images), {})  # type: ignore[operator]
+        images = normalise(batch.images)
+        logits, seen = answers(training.model, images, own, training.bfloat16)
         losses = weighed(training, batch, logits, seen, task, progress)
         if recipe.weighting == "meta" and recipe.terms and step % EVERY == 0:
             far = bank.batch(batches[(index + len(batches) // 2) % len(batches)], view, transforms).to(device)
@@ -256,6 +262,15 @@ def _epoch(training: Training, bank: Bank, task: Task, normalise: Normalise) -> 
         training.optimizer.step(recipe.learning_rate * rate(step / total_steps))
         total += loss.detach()
     return float(total) / len(batches)
+
+
+def answers(
+    model: nn.Module, images: Tensor, taps: Sequence[str], bfloat16: bool
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Logits `[B, K]` and the named taps of a model in training, float32 whatever it computed in."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        logits, seen = model.forward_taps(images, taps) if taps else (model(images), {})  # type: ignore[operator]
+    return logits.float(), {tap: value.float() for tap, value in seen.items()} if bfloat16 else seen
 
 
 def epoch_batches(training: Training, bank: Bank) -> list[np.ndarray]:

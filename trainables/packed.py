@@ -28,6 +28,7 @@ from trainables.loop import (
     DivergedError,
     Normalise,
     Training,
+    answers,
     device_of,
     epoch_batches,
     rate,
@@ -213,7 +214,7 @@ def _epoch(made: Pack, bank: Bank, task: Task, normalise: Normalise) -> list[flo
         step = epoch * len(steps) + index
         batch = bank.batch(indices.reshape(-1), view, transforms, theirs).to(device)
         images = _beside(normalise(batch.images), students)
-        logits, seen = model.forward_taps(images, own) if own else (model(images), {})  # type: ignore[operator]
+        logits, seen = answers(model, images, own, trainings[0].bfloat16)
         losses = []
         for place, training in enumerate(trainings):
             taps = {name: made.part(x, place) for name, x in seen.items()}

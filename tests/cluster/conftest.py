@@ -1,5 +1,6 @@
 """A Ray head with token authentication, shared by the tests that join it."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -29,24 +30,30 @@ class Head:
 
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A head without a dashboard."""
+    with ray_head(tmp_path_factory.mktemp("head"), "--include-dashboard=false") as started:
+        yield started
+
+
+@contextlib.contextmanager
+def ray_head(folder: Path, *more: str) -> Iterator[Head]:
     """`ray start --head` in a process of its own, on a port of its own."""
-    folder = tmp_path_factory.mktemp("head")
     token, log = folder / "auth_token", folder / "log"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     # Ray's sockets lie in its folder, and the path of a socket may not be long.
     place = tempfile.mkdtemp(prefix="kdnas-")
     key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     words = [
         *("--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", f"--num-cpus={CPUS}"),
-        *("--include-dashboard=false", f"--object-store-memory={2**28}", f"--temp-dir={place}"),
+        *(f"--object-store-memory={2**28}", f"--temp-dir={place}", *more),
     ]
+    programs = Path(sys.executable).parent
     with log.open("w") as file:
         started = subprocess.Popen(
-            [str(Path(sys.executable).with_name("ray")), "start", *words],
-            env={**os.environ, **key, "RAY_USAGE_STATS_ENABLED": "0"},
+            [str(programs / "ray"), "start", *words],
+            env={**os.environ, **key, "RAY_USAGE_STATS_ENABLED": "0", "PATH": f"{programs}:{os.environ['PATH']}"},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -61,3 +68,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         started.terminate()  # and with it what it started; never `ray stop`, which ends every Ray of the machine
         started.wait(30)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port

@@ -41,3 +41,11 @@ def test_search_when_without_the_token_then_is_refused_before_any_work(head, tmp
     assert len(done.stderr.splitlines()) == 2
     assert list(tmp_path.iterdir()) == []
     assert time.monotonic() - begun < 30
+
+
+def test_search_when_the_cluster_has_no_room_for_a_trial_then_is_refused_before_any_work(head, tmp_path):
+    done = kdnas("search", "resources.cpu=64", "--address", head.address, "--out", "run", cwd=tmp_path, **head.key)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: resources = {'cpu': 64")
+    assert "no machine has room for one trial\n  Ray has CPU 3, GPU 0" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,5 @@
 """Does a search lose nothing, and blame nobody else, when the training of a candidate goes wrong in its worker?"""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from kdnas_ray import search
 from kdnas_ray.config import read
 from kdnas_ray.doctor import examine
 from kdnas_ray.live import Narrator
+from kdnas_ray.results import SearchResult, failures
 from kdnas_ray.runs import read_jsonl
 from trainables.limits import HUNG
 
@@ -30,14 +30,14 @@ def searched(tmp_path, cache, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def run(fault: str, times: int = 1, **resources) -> list[dict]:
-        task = {"name": "tests.faults.faulty:Faulty", "fault": fault, "folder": str(tmp_path), "times": times}
+        task = {"name": "benchmarks.faulty:Faulty", "fault": fault, "folder": str(tmp_path), "times": times}
         scheduler = {"name": "full", "max_epochs": 6}
         if "grace" in resources:
             scheduler = {"name": "asha", "max_epochs": 6, "grace_epochs": resources.pop("grace")}
         config = read(
             SMALL
             | {
-                "task": task | {"driver": os.getpid()},
+                "task": task,
                 "bank": {"views": 2, "cache": str(cache)},
                 "scheduler": scheduler,
                 "sampler": "random",
@@ -62,6 +62,12 @@ def test_worker_that_is_killed_in_a_step_costs_no_candidate(searched):
     assert {row["state"] for row in searched("kill")} == {"complete"}
 
 
+def test_worker_that_is_killed_while_it_saves_costs_no_candidate_and_leaves_nothing(searched, tmp_path):
+    rows = searched("kill_in_save", grace=4)
+    assert {row["state"] for row in rows} <= {"complete", "pruned"}
+    assert not list((tmp_path / "run" / "trials").glob("c*"))
+
+
 def test_worker_that_is_told_to_go_saves_the_epoch_and_its_candidate_goes_on_from_there(searched, tmp_path):
     rows = searched("told_to_go", times=3)  # a spot machine is taken away again and again: nobody is to blame
     assert {row["state"] for row in rows} == {"complete"}
@@ -71,8 +77,14 @@ def test_worker_that_is_told_to_go_saves_the_epoch_and_its_candidate_goes_on_fro
 def test_training_that_hangs_fails_when_its_time_is_over_and_the_log_says_where(searched, tmp_path):
     rows = searched("hang", rung_s=15)
     (failed,) = [row for row in rows if row["state"] == "failed"]
-    assert "resources.rung_s" in failed["reason"]
-    assert "in hang" in (tmp_path / "run" / "search.log").read_text()
+    assert failed["reason"].startswith("hung: from its beginning the next rung was not reached within resources.rung_s")
+    assert failures(SearchResult(tmp_path / "run")) == (
+        "1 failed, 1 of them hung (resources.rung_s=15): search.log says where they stood"
+    )
+    log = (tmp_path / "run" / "search.log").read_text()
+    _, _, stood = log.partition(f"{failed['id']} hung: ")
+    assert "which trained" in stood.splitlines()[1]
+    assert "in hang" in stood.splitlines()[2]
     assert {row["state"] for row in rows if row is not failed} == {"complete"}
 
 

@@ -117,6 +117,40 @@ def test_candidate_when_its_worker_died_twice_then_waits_until_it_has_the_machin
     assert opened.ask("h").id == "c0001"
 
 
+def test_candidate_when_promoted_after_its_worker_died_twice_then_goes_on_alone_and_without_mates(session, result):
+    opened = session(trials=4, promote=2, recipes_each=4, space=Widths(1))
+    assert opened.ask("a").id == "c0000"
+    opened.adapter.on_trial_complete("a", None, error=True)
+    for trial, name, accuracy in (("b", "c0001", 0.8), ("c", "c0002", 0.5), ("d", "c0003", 0.5)):
+        assert opened.ask(trial).id == name
+        opened.adapter.on_trial_complete(trial, result(accuracy))
+    assert opened.ask("e").id == "c0000"
+    opened.adapter.on_trial_complete("e", None, error=True)
+    assert opened.ask("f").id == "c0000"
+    opened.adapter.on_trial_complete("f", result(0.9))
+    assert opened.ask("g").id == "c0001"  # the two best of four may go on, and they would as one
+    assert "mates" not in opened.given
+    assert opened.adapter.suggest("h") is None
+    opened.adapter.on_trial_complete("g", result(0.8, 0.8, 0.8))
+    assert opened.ask("i").id == "c0000"
+    assert "mates" not in opened.given
+    assert opened.adapter.suggest("j") is None
+
+
+def test_candidate_when_promoted_after_its_worker_died_twice_then_waits_for_those_that_run(session, result):
+    opened = session(trials=5, promote=2)
+    for trial in ("a", "b"):
+        assert opened.ask(trial).id == "c0000"
+        opened.adapter.on_trial_complete(trial, None, error=True)
+    assert opened.ask("c").id == "c0000"
+    opened.adapter.on_trial_complete("c", result(0.9))
+    opened.ask("d"), opened.ask("e")
+    opened.adapter.on_trial_complete("d", result(0.5))  # now c0000 may go on, and c0002 runs
+    assert opened.adapter.suggest("f") is None
+    opened.adapter.on_trial_complete("e", result(0.5))
+    assert opened.ask("g").id == "c0000"
+
+
 def test_candidate_when_its_worker_was_told_to_go_then_is_not_to_blame(session, result):
     opened = session()
     folder = opened.run / "trials" / "c0000"
@@ -135,16 +169,21 @@ def test_candidate_when_its_worker_was_told_to_go_then_is_not_to_blame(session, 
     assert not folder.exists()
 
 
-def test_candidate_when_it_hung_then_fails_at_once_with_what_it_had(session, result):
+def test_candidate_when_it_hung_then_fails_at_once_with_what_it_had(session, result, caplog):
     opened = session()
     opened.ask("a")
-    opened.adapter.on_trial_result("a", result(0.5))
+    opened.adapter.on_trial_result("a", result(0.5, train_s=2.5))
     (opened.run / "trials" / "c0000").mkdir(parents=True)
-    (opened.run / "trials" / "c0000" / HUNG).write_text('Thread 1:\n  File "own.py", line 3 in loss\n')
-    opened.adapter.on_trial_complete("a", None, error=True)
+    stood = 'training thread 0x1\nTimeout!\nThread 0x1 (most recent call first):\n  File "own.py", line 3 in loss\n'
+    (opened.run / "trials" / "c0000" / HUNG).write_text(stood)
+    with caplog.at_level("WARNING", "kdnas_ray.adapter"):
+        opened.adapter.on_trial_complete("a", None, error=True)
     row = opened.rows()["c0000"]
-    assert (row["state"], row["epochs"]) == ("failed", 1)
-    assert "resources.rung_s" in row["reason"]
+    assert (row["state"], row["epochs"], row["train_s"]) == ("failed", 1, 2.5)
+    assert row["reason"].startswith("hung: after the rung at epoch 1 the next rung was not reached within resources.")
+    (said,) = caplog.messages
+    assert said.startswith("c0000 hung: after the rung at epoch 1")
+    assert "which trained" in said.splitlines()[1]
 
 
 def test_trial_when_unknown_or_told_twice_then_is_ignored(session, result):

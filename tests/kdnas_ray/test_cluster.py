@@ -55,14 +55,21 @@ def test_address_when_of_ray_client_then_is_refused_with_what_to_do_instead():
 def test_knocking_when_no_cluster_is_named_then_nothing_is_done(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(cluster, "_knock", lambda _: pytest.fail("it knocked"))
-    cluster.answering()
+    assert cluster.answering() is None
 
 
-def test_knocking_when_this_process_is_in_a_cluster_then_nothing_is_done(monkeypatch):
+def test_knocking_when_this_process_is_in_a_cluster_then_only_says_what_that_has(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
     monkeypatch.setattr(cluster, "_knock", lambda _: pytest.fail("it knocked"))
-    cluster.answering()
+    assert cluster.answering() == {"CPU": 3.0}
+
+
+def test_knocking_when_let_in_then_says_what_the_cluster_has(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "_knock", lambda _: 'welcome {"CPU": 8.0, "node:10.0.0.5": 1.0}')
+    assert cluster.answering() == {"CPU": 8.0, "node:10.0.0.5": 1.0}
 
 
 def test_variable_when_malformed_then_is_refused_too(monkeypatch):

@@ -23,6 +23,8 @@ from kdnas_ray.runs import append_jsonl, lock, read_jsonl, read_tracking
 from kdnas_ray.study import FILE, open_study, read_trials
 from kdnas_ray.tracking import OUTBOX
 from search_spaces import KdnasError, RunError
+from trainables.checkpoints import Checkpoints
+from trainables.lineup import lineup
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -100,6 +102,14 @@ def test_candidate_that_ended_and_the_study_does_not_know_is_told(broken):
     (broken / FILE).write_text("".join(line for line in lines if line != told[-1]))
     mended(broken, "study: 1 candidate ended and the study does not know")
     assert read_trials(broken)[int(name[1:])].state is STATES[trained(broken)[name]]
+
+
+def test_folders_in_which_workers_of_a_killed_search_lined_up_are_removed(broken):
+    left = Path(lineup(Checkpoints(str(broken / "trials")), 2)["folder"])
+    left.mkdir(parents=True)
+    (left / "machine-1").touch()
+    mended(broken, "checkpoints: a search that was killed left 1 folder(s) of its workers in trials/")
+    assert not left.exists()
 
 
 def test_candidate_that_was_being_proposed_is_closed_as_failed(broken):

@@ -120,3 +120,33 @@ def test_ray_when_started_then_has_room_for_the_workers_and_is_ended(monkeypatch
     with pytest.raises(RuntimeError, match="in the search"), ray_session(workers, cpus_each, 10**8):
         raise RuntimeError("in the search")
     assert (seen[0]["num_cpus"], seen[0]["object_store_memory"], seen[1]) == (cores, 10**8, "ended")
+
+
+def test_worker_that_dies_is_told_of_in_the_log_and_not_on_the_terminal(tmp_path):
+    program = """
+import os, sys, time
+from pathlib import Path
+from kdnas_ray.environment import logs_to, ray_session
+
+log = Path(sys.argv[1])
+with logs_to(log), ray_session(1, 1, 2**27):
+    import ray
+
+    @ray.remote(max_restarts=0, max_task_retries=0)
+    class Dies:
+        def now(self):
+            os._exit(1)
+
+    try:
+        ray.get(Dies.remote().now.remote())
+    except ray.exceptions.RayActorError:
+        end = time.monotonic() + 30
+        while "raylet: " not in log.read_text() and time.monotonic() < end:
+            time.sleep(0.1)
+print("ended")
+"""
+    log = tmp_path / "log"
+    done = subprocess.run([sys.executable, "-c", program, log], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "ended\n")
+    assert "worker died" not in done.stderr
+    assert "raylet: A worker died" in log.read_text()

@@ -22,6 +22,20 @@ def test_channels_last_pays_only_when_it_is_faster_by_more_than_noise(monkeypatc
     assert layout.channels_last_pays(build, (1, 8, 8), 3, 4) is pays
 
 
+@pytest.mark.parametrize(("plain", "half", "pays"), [(2.0, 1.0, True), (1.0, 2.0, False), (1.04, 1.0, False)])
+def test_bfloat16_pays_only_when_it_is_faster_by_more_than_noise(monkeypatch, plain, half, pays):
+    readings = itertools.chain([0.0, 0.0], itertools.cycle([0.0, plain, 10.0, 10.0 + half]))
+    monkeypatch.setattr(layout, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    assert layout.bfloat16_pays(build, (1, 8, 8), 3, 4, channels_last=True) is pays
+
+
+def test_bfloat16_that_is_many_times_slower_is_not_tried_to_the_end(monkeypatch):
+    readings = iter([0.0, 0.0, 0.0, 1.0, 10.0, 19.0])  # one step to begin with, one of each that is timed, no more
+    monkeypatch.setattr(layout, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    assert not layout.bfloat16_pays(build, (1, 8, 8), 3, 4, channels_last=False)
+    assert list(readings) == []
+
+
 def test_channels_last_is_measured_without_touching_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)

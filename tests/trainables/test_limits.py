@@ -1,5 +1,6 @@
 """Specification of `trainables.limits`: processes that hang or are told to go, each a real one."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,36 +24,89 @@ def python(program: str, *words: str, **options) -> subprocess.Popen:
 def test_process_that_hangs_is_ended_and_says_where_it_stood(tmp_path, hangs):
     program = f"""
 import sys
-from pathlib import Path
+import threading, time
+from trainables.checkpoints import Checkpoints
 from trainables.limits import time_limit
 
 def never_ends():
     {hangs}
 
-with time_limit(0.2, Path(sys.argv[1]) / "c0001"):
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+with time_limit(0.2, Checkpoints(sys.argv[1]), "c0001"):
     never_ends()
 """
     assert python(program, str(tmp_path)).wait(60) == 1
-    assert "in never_ends" in hung(tmp_path / "c0001")
+    first, *others = hung(Checkpoints(str(tmp_path)), "c0001").split("\n\n")
+    assert "in never_ends" in first
+    assert "which trained (most recent call first)" in first
+    assert len(others) == 1
+
+
+@pytest.mark.parametrize(
+    ("hangs", "told"),
+    [("while True: pass", True), ("import ctypes; ctypes.PyDLL(None).pause()", False)],
+    ids=["in Python", "never lets Python have its lock"],
+)
+def test_process_that_hangs_where_checkpoints_lie_at_a_url_is_ended_and_others_learn_why(tmp_path, hangs, told):
+    program = f"""
+import sys
+from trainables import limits
+from trainables.checkpoints import Checkpoints
+
+limits.REMOTE_S = 3.0
+
+def never_ends():
+    {hangs}
+
+with limits.time_limit(0.2, Checkpoints(sys.argv[1]), "c0001"):
+    never_ends()
+"""
+    where = (tmp_path / "bucket").as_uri()
+    here, there = tmp_path / "here", tmp_path / "there"  # two machines
+    here.mkdir(), there.mkdir()
+    assert python(program, where, env=os.environ | {"TMPDIR": str(here)}).wait(60) == 1
+    asks = "import sys; from trainables.limits import Checkpoints, hung; print(hung(Checkpoints(sys.argv[1]), 'c0001'))"
+    asked = python(asks, where, env=os.environ | {"TMPDIR": str(there)}, stdout=subprocess.PIPE, text=True)
+    said, _ = asked.communicate(timeout=60)
+    assert ("in never_ends" in said) is told
+    assert told or said == "None\n"
+
+
+def test_work_within_its_time_where_checkpoints_lie_at_a_url_publishes_nothing_and_goes_on(tmp_path):
+    checkpoints = Checkpoints((tmp_path / "bucket").as_uri())
+    with time_limit(0.2, checkpoints, "c0001"):
+        pass
+    time.sleep(0.3)
+    assert hung(checkpoints, "c0001") is None
+    assert not (tmp_path / "bucket").exists()
 
 
 def test_work_within_its_time_leaves_nothing_behind_and_is_not_ended_later(tmp_path):
-    with time_limit(0.2, tmp_path):
+    with time_limit(0.2, Checkpoints(str(tmp_path)), "c0001"):
         pass
     time.sleep(0.3)
-    assert hung(tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
+    assert hung(Checkpoints(str(tmp_path)), "c0001") is None
+    assert list((tmp_path / "c0001").iterdir()) == []
 
 
 def test_work_without_a_limit_writes_nothing(tmp_path):
-    with time_limit(None, tmp_path / "c0001"):
+    with time_limit(None, Checkpoints(str(tmp_path)), "c0001"):
         pass
     assert not (tmp_path / "c0001").exists()
 
 
 def test_process_that_died_before_its_time_was_over_did_not_hang(tmp_path):
-    (tmp_path / HUNG).write_text("")
-    assert hung(tmp_path) is None
+    program = """
+import os, sys
+from trainables.checkpoints import Checkpoints
+from trainables.limits import time_limit
+
+with time_limit(60, Checkpoints(sys.argv[1]), "c0001"):
+    os._exit(3)
+"""
+    assert python(program, str(tmp_path)).wait(60) == 3
+    assert (tmp_path / "c0001" / HUNG).exists()
+    assert hung(Checkpoints(str(tmp_path)), "c0001") is None
 
 
 def test_process_that_is_told_to_go_saves_and_leaves_a_note_once(tmp_path):

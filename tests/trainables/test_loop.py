@@ -573,3 +573,20 @@ def test_every_loss_for_labels_or_values_falls(head):
     for name in [name for name, loss in LOSSES.items() if head.targets in loss.targets]:
         curve = head(dataclasses.replace(KD, alpha=0.5, terms=(Term(name),)))
         assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+
+
+@pytest.mark.parametrize("recipe", [KD, HINTED])
+def test_training_in_bfloat16_learns_about_the_same_with_weights_and_losses_in_float32(bank, go, recipe):
+    curves = {}
+    for half in (False, True):
+        training = start(student(), recipe, bank, seed=0, total_epochs=3, bfloat16=half)
+        curves[half] = go(training, 3)
+        assert all(tensor.dtype == torch.float32 for tensor in training.model.parameters())
+    losses = [[point["train_loss"] for point in curves[half]] for half in (False, True)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_training_that_quantises_is_not_in_bfloat16(bank):
+    training = start(student(), dataclasses.replace(KD, quantised=True), bank, seed=0, total_epochs=3, bfloat16=True)
+    assert not training.bfloat16

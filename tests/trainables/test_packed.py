@@ -104,6 +104,18 @@ def test_pack_when_adamw_then_each_ends_as_alone(bank):
     assert_alike(packed, single)
 
 
+def test_pack_when_in_bfloat16_then_each_ends_about_as_alone(bank):
+    packed, single = (begun(bank, [RECIPES["labels alone"]] * 2, epochs=2) for _ in range(2))
+    for training in (*packed, *single):
+        training.bfloat16 = True
+    together(packed, bank, 2)
+    alone(single, bank, 2)
+    for one, other in zip(packed, single, strict=True):
+        losses = [[point["train_loss"] for point in training.curve] for training in (one, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.02)
+        assert {weight.dtype for weight in one.model.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize("name", ["mobilenet", "nasbench_macro", "nasbench201", "resnet"])
 def test_pack_when_of_another_space_then_each_ends_as_alone(bank, name):
     space = SPACES[name]()

@@ -1,11 +1,13 @@
-"""A task that does something terrible once, in the worker of one candidate; named by import path in the tests."""
+"""A task that does something terrible in the worker of a candidate; named by import path in tests and benchmarks."""
 
+import io
 import os
 import resource
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -15,19 +17,17 @@ from trainables.tasks.digits import DigitsTask
 
 @dataclass(frozen=True)
 class Faulty(DigitsTask):
-    """Digits whose loss does `fault` in so many trainings.
+    """Digits whose loss does `fault` in so many trainings; never where the teacher is trained.
 
     Args:
         fault: name of a function below.
         folder: where those are counted.
         times: how often.
-        driver: number of the process that trains the teacher, where nothing happens.
         after: steps that a worker does before.
     """
 
     fault: str = "kill"
     folder: str = "."
-    driver: int = 0
     times: int = 1
     after: int = 60
 
@@ -36,7 +36,7 @@ class Faulty(DigitsTask):
         found = super().loss(answers, labels)
         global calls
         calls += torch.is_grad_enabled()
-        if os.getpid() != self.driver and calls > self.after and self._first():
+        if IN_WORKER and calls > self.after and self._first():
             calls = 0
             return FAULTS[self.fault](found)
         return found
@@ -51,11 +51,27 @@ class Faulty(DigitsTask):
         return False
 
 
+IN_WORKER = "RAY_RAYLET_PID" in os.environ  # Ray sets it for those that it starts
 calls = 0
 
 
 def kill(loss: Tensor) -> Tensor:
     os.kill(os.getpid(), signal.SIGKILL)
+    return loss
+
+
+def kill_in_save(loss: Tensor) -> Tensor:
+    """Dies in the middle of writing the next checkpoint."""
+    save = torch.save
+
+    def half(state: object, file: IO[bytes]) -> None:
+        whole = io.BytesIO()
+        save(state, whole)
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = half
     return loss
 
 
@@ -88,4 +104,6 @@ def out_of_memory(loss: Tensor) -> Tensor:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-FAULTS = {fault.__name__: fault for fault in (kill, told_to_go, hang, not_a_number, infinite, out_of_memory)}
+FAULTS = {
+    fault.__name__: fault for fault in (kill, kill_in_save, told_to_go, hang, not_a_number, infinite, out_of_memory)
+}
