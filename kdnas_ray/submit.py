@@ -89,10 +89,13 @@ def follow(client: Any, job: str, say: Callable[[str], None]) -> None:
 
 
 def _client(address: str) -> Any:
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
-        return JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
+        client.list_jobs()  # the first that asks for the token
+        return client
     except ConnectionError as error:
         raise KdnasError(
             "no dashboard answers there",
@@ -100,15 +103,14 @@ def _client(address: str) -> Any:
             value=address,
             remedy="is the head running with its dashboard (ray[default]), and does a tunnel lead to it?",
         ) from error
+    except AuthenticationError as error:
+        raise KdnasError(
+            "that Ray asks for a token and does not know ours",
+            field="--address",
+            value=address,
+            remedy="set RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN_PATH",
+        ) from error
     except RuntimeError as error:
-        if "uthenticat" in str(error) or "oken" in str(error):
-            raise KdnasError(
-                "that Ray asks for a token and does not know ours",
-                field="--address",
-                value=address,
-                remedy="set RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token or "
-                "RAY_AUTH_TOKEN_PATH",
-            ) from error
         raise KdnasError(str(error).splitlines()[0], field="--address", value=address) from error
 
 
