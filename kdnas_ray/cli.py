@@ -423,16 +423,25 @@ def list_(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Two or more run folders.")],
     as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.html", help="Page to write, with pictures; replaced if there.")
+    ] = None,
 ) -> None:
     """Compare runs: results side by side, and where their configurations differ."""
     from kdnas_ray.compare import compare as compare_runs
     from kdnas_ray.compare import comparison_table, differences
 
+    if out is not None:
+        from kdnas_ray.report import write_comparison
+
+        page = write_comparison(runs, out)
     rows, differing = compare_runs(runs), differences(runs)
     if as_json:
         typer.echo(json.dumps({"runs": rows, "differences": differing}, indent=2))
         return
     _console().print(comparison_table(rows, differing))
+    if out is not None:
+        _console().print(f"Page: {os.path.relpath(page)}", markup=False)
 
 
 @app.command()

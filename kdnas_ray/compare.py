@@ -52,7 +52,9 @@ def comparison_table(rows: Sequence[Row], differing: Mapping[str, Sequence[Any]]
         table.add_column(escape(row["run"]), justify="right", overflow="fold")
     for name in rows[0]:
         if name != "run":
-            table.add_row(name.replace("_", " "), *(_text(name, row[name], row["targets"] == "values") for row in rows))
+            table.add_row(
+                name.replace("_", " "), *(escape(said(name, row[name], row["targets"] == "values")) for row in rows)
+            )
     if differing:
         table.add_section()
         for name, values in differing.items():
@@ -82,13 +84,12 @@ def _row(run: Path) -> Row:
     }
 
 
-def _text(name: str, value: Any, plain: bool) -> str:
+def said(name: str, value: Any, plain: bool) -> str:
+    """A figure of a run as text, by its name; `plain` scores are no shares of 1."""
     if value is None:
         return "–"
     if "accuracy" in name or name == "utilisation":
         return f"{value:.4f}" if plain and name != "utilisation" else f"{value:.2%}"
     if "/" in name:
         return number(value)
-    return (
-        f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else escape(str(value))
-    )
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -6,7 +6,7 @@ of every step of a trial: what is neither starting, nor inside a step, is idle.
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,12 @@ def spend(run: Path, phase: str, seconds: float) -> None:
     write_state(run, {**state, "spent": {**spent, phase: spent.get(phase, 0.0) + seconds}})
 
 
-def profile(run: Path) -> list[Part]:
+def profile(run: Path, rows: Sequence[Mapping[str, Any]] | None = None) -> list[Part]:
     """Parts of the run's wall time in the order in which they come; the search phase is divided among its workers.
+
+    Args:
+        run: its folder.
+        rows: lines of candidates.jsonl, where they were read already.
 
     Raises:
         KdnasError: not a run folder.
@@ -116,7 +120,8 @@ def profile(run: Path) -> list[Part]:
     state = read_state(run)
     spent = state.get("spent", {})
     parts = [Part(name, spent[name], what) for name, what in BEFORE.items() if name in spent]
-    parts += _search(state, sum(row["train_s"] for row in read_jsonl(run / "candidates.jsonl")))
+    known = read_jsonl(run / "candidates.jsonl") if rows is None else rows
+    parts += _search(state, sum(row["train_s"] for row in known))
     return parts + [Part(name, spent[name], what) for name, what in AFTER.items() if name in spent]
 
 

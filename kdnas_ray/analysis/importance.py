@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
-from kdnas_ray.study import has_study, quiet_optuna, read_trials
+from kdnas_ray.analysis.fanova import main_effects
+from kdnas_ray.runs import read_jsonl
+from kdnas_ray.study import has_study, read_trials
 from search_spaces.errors import KdnasError
 
 ENOUGH = 20  # complete candidates from which their final accuracy is used
 FEWEST = 4  # candidates below which nothing is said
+MOST = 2000  # candidates that are looked at: more take long and change nothing that a reader would see
 SEED = 0  # of the forest: the same run gives the same figures
 
 
@@ -34,23 +37,25 @@ class Importances:
     candidates: int
 
 
-def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
+def importances(run: Path, rungs: Sequence[int], rows: Sequence[Mapping[str, Any]] | None = None) -> Importances | None:
     """Importances of all decisions that every candidate takes; None where too few candidates are known.
 
     Final accuracy is used where enough candidates were trained in full, else accuracy at the first rung,
-    which every candidate reached: complete ones alone are few and were selected. A study that cannot be
-    read counts as one without candidates.
+    which every candidate reached: complete ones alone are few and were selected. Of very many a sample is looked at,
+    evenly in the order in which they ended. A study that cannot be read counts as one without candidates.
 
     Source: Hutter 2014, An Efficient Approach for Assessing Hyperparameter Importance (functional ANOVA).
 
     Args:
         run: the run folder; its study is only read.
         rungs: epochs of the rungs, ascending.
+        rows: lines of candidates.jsonl, where they were read already.
     """
     if not has_study(run) or not rungs:
         return None
     try:
-        trials = read_trials(run)
+        only = _sampled(read_jsonl(run / "candidates.jsonl") if rows is None else rows, rungs)
+        trials = [trial for trial in read_trials(run, only) if only is None or trial.number in only]
     except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError, KdnasError):  # corrupt, or away
         return None
     epochs = rungs[-1] if sum(_accuracy(trial, rungs[-1]) is not None for trial in trials) >= ENOUGH else rungs[0]
@@ -61,23 +66,49 @@ def importances(run: Path, rungs: Sequence[int]) -> Importances | None:
     return Importances(shares, epochs, len(known)) if shares else None
 
 
+def _sampled(rows: Sequence[Mapping[str, Any]], rungs: Sequence[int]) -> set[int] | None:
+    """Numbers of the candidates to look at; None for all, where they are not too many."""
+    lengths = {row["id"]: len(row["curve"]) for row in rows}
+    whole = [name for name, length in lengths.items() if length >= rungs[-1]]
+    there = whole if len(whole) >= ENOUGH else [name for name, length in lengths.items() if length >= rungs[0]]
+    if len(there) <= MOST and len(lengths) <= MOST:
+        return None
+    places = np.linspace(0, len(there) - 1, min(MOST, len(there))).round().astype(int)
+    return {int(there[place][1:]) for place in places if there[place][1:].isdigit()}
+
+
 def _shares(known: Sequence[tuple[FrozenTrial, float]]) -> dict[str, float]:
-    with quiet_optuna():
-        study = optuna.create_study(direction="maximize")
-        study.add_trials([_complete(trial.params, trial.distributions, value) for trial, value in known])
-        # Named, not left to Optuna: its default changed from functional ANOVA to another measure in version 5.
-        try:
-            found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED))
-        except RuntimeError:  # no tree of the forest found any variance
-            return {}
-    return {name: float(share) for name, share in found.items()}
+    ranges: dict[str, BaseDistribution] = {}
+    for trial, _ in known:
+        ranges = {**trial.distributions, **ranges}
+    names = [name for name, kind in ranges.items() if not kind.single() and all(name in t.params for t, _ in known)]
+    if not names:
+        return {}
+    columns = np.array([[_place(ranges[name], trial.params[name]) for name in names] for trial, _ in known])
+    choices = np.array([_choices(ranges[name]) for name in names])
+    found = main_effects(columns, np.array([value for _, value in known]), choices, SEED)
+    if not np.isfinite(found).all() or found.sum() <= 0:
+        return {}
+    order = np.argsort(-found, kind="stable")
+    return {names[place]: float(found[place] / found.sum()) for place in order}
+
+
+def _choices(kind: BaseDistribution) -> int:
+    return len(kind.choices) if isinstance(kind, CategoricalDistribution) else 0
+
+
+def _place(kind: BaseDistribution, value: Any) -> float:
+    """Where a value stands: the number of a choice, or 0 to 1 within a range, on the scale on which it is drawn."""
+    if isinstance(kind, CategoricalDistribution):
+        return kind.to_internal_repr(value)
+    assert isinstance(kind, (IntDistribution, FloatDistribution))
+    low, high = float(kind.low), float(kind.high)
+    if kind.log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
 
 
 def _accuracy(trial: FrozenTrial, epochs: int) -> float | None:
     curve = trial.user_attrs.get("curve", ())
     value = curve[epochs - 1]["val_accuracy"] if len(curve) >= epochs else None
     return value if value is not None and math.isfinite(value) else None
-
-
-def _complete(params: Mapping[str, Any], ranges: Mapping[str, BaseDistribution], value: float) -> FrozenTrial:
-    return optuna.create_trial(params=dict(params), distributions=dict(ranges), value=value, state=TrialState.COMPLETE)

@@ -1,5 +1,6 @@
-"""What does a person look at after a search? One self-contained page: `write_report(run)`."""
+"""What does a person look at after a search? Pages that work offline, of one run and of several."""
 
+from kdnas_ray.report.comparison import write_comparison
 from kdnas_ray.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

@@ -2,11 +2,11 @@
 
 Text from data and configuration is escaped here: plotly reads some HTML in labels and hover texts.
 A picture with several views keeps them in `layout.meta` as arguments of `Plotly.update`; the page has a
-button for each.
+button for each. What a mark stands for is its text; the page shows that candidate beside the picture.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,16 +15,28 @@ import plotly.graph_objects as go
 from kdnas_ray.analysis.importance import Importances
 from kdnas_ray.analysis.pareto import pareto_front
 from kdnas_ray.objectives import costs_of
+from kdnas_ray.report.style import (
+    ACCENT,
+    FINAL,
+    INK,
+    QUIET,
+    TEACHER,
+    Row,
+    around,
+    decades,
+    lay_out,
+    short_number,
+    shortened,
+    spread,
+)
 
-Row = Mapping[str, Any]
-
-INK = "#7d8794"  # legible on light and on dark paper
-GRID = "rgba(125,135,148,0.20)"
-ACCENT, FINAL, QUIET, TEACHER = "#2f7de1", "#e07b22", "#9aa4b1", "#c2405a"
+MOST_MARKS = 2000  # of one kind
+CROWD = 500  # candidates from which on marks are small
 COSTS = {"params": "parameters", "flops": "FLOPs for one input"}
 ON_DEVICE = {"latency_ms": "modelled milliseconds for one input", "memory_mb": "megabytes"}
-LONGEST_LABEL = 40
 MOST_BARS = 15
+MOST_CURVES = {"stopped early": 200, "complete": 150}
+MOST_POINTS = 100  # of one curve
 
 
 def pareto_figure(
@@ -44,44 +56,75 @@ def pareto_figure(
         metric: the task's, in words.
     """
     complete = [row for row in rows if row["state"] == "complete"]
-    groups: list[tuple[Sequence[Row], list[str], dict[str, Any]]] = [
-        (stopped := _stopped(rows), [_hover(row) for row in stopped], _marks("stopped early", "x-thin", 7, QUIET)),
-        (complete, [_hover(row) for row in complete], _marks("complete", "circle", 9, ACCENT)),
+    crowded, titles = len(rows) > CROWD, _titles(complete)
+    drawn = marks_drawn(rows, titles)
+    groups: list[tuple[Sequence[Row], dict[str, Any]]] = [
+        (drawn["stopped early"], _marks("stopped early", "x-thin", 5 if crowded else 7, QUIET)),
+        (drawn["complete"], _marks("complete", "circle", 6 if crowded else 9, ACCENT)),
     ]
-    titles = _titles(complete)
     for cost in titles:
         front = sorted(pareto_front(rows, ["val_accuracy", cost]), key=lambda row: row[cost])
         line = {"color": ACCENT, "width": 1.5, "shape": "hv"}
         style = {"name": "Pareto front", "mode": "lines", "line": line, "visible": cost == "params", "meta": cost}
-        groups.append((front, [], style | {"hoverinfo": "skip"}))  # its candidates have marks of their own
-    groups.append((finalists, [_retrained(row) for row in finalists], _marks("retrained", "diamond-open", 13, FINAL)))
+        groups.append((front, style | {"hoverinfo": "skip"}))  # its candidates have marks of their own
+    groups.append((finalists, _marks("retrained", "diamond-open", 13, FINAL)))
     judges = [teacher] if teacher and teacher["val_accuracy"] is not None else []  # one of other classes has none
     starred = [row for row in judges if row.get("params") is not None]  # a teacher's size may not be known
-    groups.append((starred, [_teacher(row) for row in starred], _marks("teacher", "star", 15, TEACHER)))
+    groups.append((starred, _marks("teacher", "star", 15, TEACHER)))
     figure = go.Figure()
     ends = [row["val_accuracy"] for row in (*complete, *finalists, *judges)] or [0.0, 1.0]
-    for points, hover, style in groups:
-        heights = [point["val_accuracy"] for point in points]
-        across = [point["params"] for point in points]
-        figure.add_scatter(**{"x": across, "y": heights, "hovertext": hover, "hoverinfo": "text", **style})
-    _style(figure, COSTS["params"], f"validation {metric}")
-    figure.update_xaxes(type="log", **_decades([point["params"] for points, _, _ in groups for point in points]))
-    close = _around([row["val_accuracy"] for row in (*complete, *finalists, *judges)])
+    for points, style in groups:
+        across, heights = [point["params"] for point in points], [point["val_accuracy"] for point in points]
+        if style["mode"] == "markers":
+            style |= {"text": [escape(str(point.get("id", "teacher")), quote=False) for point in points]}
+        figure.add_scatter(x=across, y=heights, **style)
+    lay_out(figure, COSTS["params"], f"validation {metric}")
+    figure.update_xaxes(type="log", **decades([point["params"] for points, _ in groups for point in points]))
+    close = around([row["val_accuracy"] for row in (*complete, *finalists, *judges)])
     if close:  # candidates stopped at the first rung would squeeze all others into one line
         figure.update_yaxes(range=close)
     for judge in judges:
         figure.add_hline(y=judge["val_accuracy"], line={"color": TEACHER, "width": 1, "dash": "dash"}, opacity=0.6)
     for cost, bound in (bounds or {}).items():
         if cost in titles and bound:
-            groups.append(([{cost: bound}] * 2, [], {}))
+            groups.append(([{cost: bound}] * 2, {}))
             line = {"color": FINAL, "width": 1.5, "dash": "dot"}
-            style = {"name": f"at most {_short_number(bound)}", "mode": "lines", "line": line, "meta": cost}
+            style = {"name": f"at most {short_number(bound)}", "mode": "lines", "line": line, "meta": cost}
             x, y = [bound, bound], [min(ends), max(ends)]
             figure.add_scatter(x=x, y=y, visible=cost == "params", hoverinfo="name", **style)
     figure.layout.meta = _cost_views(
-        titles, [points for points, _, _ in groups], [trace.meta for trace in figure.data], bool(judges)
+        titles, [points for points, _ in groups], [trace.meta for trace in figure.data], bool(judges)
     )
     return figure
+
+
+def marks_drawn(rows: Sequence[Row], costs: Iterable[str] = COSTS) -> dict[str, list[Row]]:
+    """Candidates that have a mark: where there are many, evenly over their accuracies, and all that are on a front.
+
+    plotly could leave many marks to the graphics card, but builds programs from text for it, which the page forbids.
+    """
+    complete = [row for row in rows if row["state"] == "complete"]
+    found = {}
+    for name, members in (("stopped early", _stopped(rows)), ("complete", complete)):
+        found[name] = spread(sorted(members, key=_accuracy), MOST_MARKS) if len(members) > MOST_MARKS else members
+    there = {row["id"] for row in found["complete"]}
+    for cost in costs if len(there) < len(complete) else ():
+        found["complete"] += [row for row in pareto_front(rows, ["val_accuracy", cost]) if row["id"] not in there]
+        there |= {row["id"] for row in found["complete"]}
+    return found
+
+
+def pareto_words(rows: Sequence[Row], teacher: Row | None, metric: str) -> str:
+    """What the picture shows, for those who do not see it."""
+    complete = [row for row in rows if row["state"] == "complete"]
+    text = f"Validation {metric} against size of {len(rows):,} candidates, {len(complete):,} of them trained in full"
+    if complete:
+        sizes = [row["params"] for row in complete]
+        best = max(row["val_accuracy"] for row in complete)
+        text += f" with {min(sizes):,} to {max(sizes):,} parameters and up to {best:.2%}"
+    if teacher and teacher.get("val_accuracy") is not None:
+        text += f"; the teacher has {teacher['val_accuracy']:.2%}"
+    return text
 
 
 def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None, metric: str = "accuracy") -> go.Figure:
@@ -97,9 +140,10 @@ def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None, m
     """
     figure = go.Figure()
     complete = [row for row in rows if row["state"] == "complete"]
+    chosen = curves_drawn(rows, best)
     groups = {
-        "stopped early": (QUIET, 1.0, 0.45, [row for row in rows if row["state"] == "pruned"]),
-        "complete": (ACCENT, 1.3, 0.65, [row for row in complete if row["id"] != best]),
+        "stopped early": (QUIET, 1.0, 0.45, chosen["stopped early"]),
+        "complete": (ACCENT, 1.3, 0.65, chosen["complete"]),
         "best": (FINAL, 3.0, 1.0, [row for row in rows if row["id"] == best]),
     }
     for name, (colour, width, opacity, members) in groups.items():
@@ -112,11 +156,22 @@ def curves_figure(rows: Sequence[Row], rungs: Sequence[int], best: str | None, m
         figure.add_vline(x=rung, line={"color": INK, "width": 1, "dash": "dot"})
         label = {"text": f"rung {rung}", "font": {"size": 11}}
         figure.add_annotation(x=rung, y=1.0, yref="paper", yanchor="bottom", showarrow=False, **label)
-    _style(figure, "epoch", f"validation {metric}")
+    lay_out(figure, "epoch", f"validation {metric}")
     whole = [point["val_accuracy"] for row in rows for point in row["curve"] if point["val_accuracy"] is not None]
-    views = {"whole range": _around(whole, 0.05), "where they end": _around([row["val_accuracy"] for row in complete])}
+    views = {"whole range": around(whole, 0.05), "where they end": around([row["val_accuracy"] for row in complete])}
     figure.layout.meta = {name: [{}, {"yaxis.range": limits}] for name, limits in views.items() if limits}
     return figure
+
+
+def curves_drawn(rows: Sequence[Row], best: str | None) -> dict[str, list[Row]]:
+    """Candidates whose curves are drawn beside the best one's: where there are many, evenly over their accuracies."""
+    states = {"stopped early": "pruned", "complete": "complete"}
+    found = {}
+    for name, state in states.items():
+        members = [row for row in rows if row["state"] == state and row["id"] != best]
+        members.sort(key=lambda row: -(row["val_accuracy"] or 0.0))
+        found[name] = spread(members, MOST_CURVES[name])
+    return found
 
 
 def importance_figure(found: Importances) -> go.Figure:
@@ -131,12 +186,16 @@ def importance_figure(found: Importances) -> go.Figure:
         hoverinfo="text",
     )
     figure = go.Figure(bars)
-    _style(figure, "share of explained variance", "")
-    labels = [escape(_shortened(name), quote=False) for name, _ in shares]
+    lay_out(figure, "share of explained variance", "")
+    labels = [escape(shortened(name), quote=False) for name, _ in shares]
     figure.update_layout(height=84 + 24 * len(shares), margin={"t": 8, "b": 52}, bargap=0.35)
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(automargin=True, tickvals=list(range(len(shares))), ticktext=labels, showgrid=False)
     return figure
+
+
+def _accuracy(row: Row) -> float:
+    return row["val_accuracy"]
 
 
 def _stopped(rows: Sequence[Row]) -> list[Row]:
@@ -146,7 +205,8 @@ def _stopped(rows: Sequence[Row]) -> list[Row]:
 def _marks(name: str, symbol: str, size: int, colour: str) -> dict[str, Any]:
     line = {"width": 2 if symbol == "diamond-open" else 1.5, "color": colour} if symbol != "circle" else {"width": 0}
     marker = {"symbol": symbol, "size": size, "color": colour, "line": line}
-    return {"name": name, "mode": "markers", "marker": marker}
+    hover = "<b>%{text}</b><br>%{y:.2%}<br>%{x:,.4~s} %{xaxis.title.text}" + f"<extra>{name}</extra>"
+    return {"name": name, "mode": "markers", "marker": marker, "hovertemplate": hover}
 
 
 def _titles(rows: Sequence[Row]) -> dict[str, str]:
@@ -182,34 +242,7 @@ def _cost_views(
 
 
 def _dotted(values: Sequence[float]) -> dict[str, Any]:
-    return {f"xaxis.{name}": value for name, value in _decades(values).items()}
-
-
-def _decades(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks of a logarithmic axis at 1, 3, 10, 30 …, or denser where the values lie within a decade or so."""
-    positive = [value for value in values if value > 0]
-    if not positive:
-        return {}
-    low, high = min(positive), max(positive)
-    steps = (1, 3) if high > 20 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-    ticks = [round(step * 10.0**power, 6) for power in powers for step in steps]
-    return {"tickmode": "array", "tickvals": ticks, "ticktext": [_short_number(tick) for tick in ticks]}
-
-
-def _short_number(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
-def _around(values: Sequence[float], least: float = 0.01) -> list[float] | None:
-    """Range of an axis of shares that holds the values with room around them."""
-    if not values:
-        return None
-    margin = max(least, 0.15 * (max(values) - min(values)))
-    return [max(min(values) - margin, -margin / 4), min(max(values) + margin, 1 + margin / 4)]
+    return {f"xaxis.{name}": value for name, value in decades(values).items()}
 
 
 def _joined(rows: Sequence[Row]) -> dict[str, Any]:
@@ -218,49 +251,9 @@ def _joined(rows: Sequence[Row]) -> dict[str, Any]:
     heights: list[float | None] = []
     texts: list[str | None] = []
     for row in rows:
-        epochs += [*(point["epoch"] for point in row["curve"]), None]
-        heights += [*(point["val_accuracy"] for point in row["curve"]), None]
-        texts += [*(escape(row["id"], quote=False) for _ in row["curve"]), None]
+        curve = spread(row["curve"], MOST_POINTS)
+        epochs += [*(point["epoch"] for point in curve), None]
+        heights += [*(point["val_accuracy"] for point in curve), None]
+        texts += [*(escape(row["id"], quote=False) for _ in curve), None]
     template = "%{text}<br>epoch %{x}: %{y:.2%}<extra></extra>"
     return {"x": epochs, "y": heights, "text": texts, "mode": "lines", "hovertemplate": template}
-
-
-def _hover(row: Row) -> str:
-    recipe = row["recipe"]
-    losses = " + ".join(escape(str(term["loss"]), quote=False) for term in recipe["terms"]) or "labels only"
-    return (
-        f"<b>{escape(row['id'], quote=False)}</b><br>{row['val_accuracy']:.2%} after {row['epochs']} epochs<br>"
-        f"{row['params']:,} parameters, {row['flops'] / 1e6:.2f} MFLOPs<br>"
-        f"{losses}, alpha {recipe['alpha']:.2f}, T {recipe['temperature']['start']:.1f}, "
-        f"learning rate {recipe['learning_rate']:.3f}"
-    )
-
-
-def _retrained(row: Row) -> str:
-    return f"<b>{escape(row['id'], quote=False)}</b>, retrained<br>{row['val_accuracy']:.2%} on validation"
-
-
-def _teacher(row: Row) -> str:
-    flops = f", {row['flops'] / 1e6:.2f} MFLOPs" if row.get("flops") is not None else ""
-    cost = f"{row['params']:,} parameters{flops}"
-    return f"<b>teacher</b><br>{row['val_accuracy']:.2%} on validation<br>{cost}"
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
-
-
-def _style(figure: go.Figure, x: str, y: str) -> None:
-    axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
-    figure.update_layout(
-        template="none",
-        height=420,
-        margin={"l": 56, "r": 16, "t": 24, "b": 84},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 12}},
-        hoverlabel={"font": {"family": "system-ui, sans-serif", "size": 12}, "align": "left"},
-        xaxis={"title": {"text": x, "font": {"size": 12}, "standoff": 8}, **axis},
-        yaxis={"title": {"text": y, "font": {"size": 12}, "standoff": 8}, **axis, "tickformat": ".1~%"},
-    )

@@ -1,12 +1,12 @@
 """How does a run folder become one page that works offline?"""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -19,16 +19,54 @@ from kdnas_ray.config import SearchConfig
 from kdnas_ray.finalists import read_retrained
 from kdnas_ray.kept_config import run_config
 from kdnas_ray.objectives import costs_of, number
-from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
-from kdnas_ray.report.words import architecture_words, count, interval, percent, points, recipe_words, search_words
+from kdnas_ray.report.candidates import candidate_table, parallel_figure
+from kdnas_ray.report.explanation import explanation
+from kdnas_ray.report.figures import (
+    curves_drawn,
+    curves_figure,
+    importance_figure,
+    marks_drawn,
+    pareto_figure,
+    pareto_words,
+)
+from kdnas_ray.report.judges import judges, judges_figure
+from kdnas_ray.report.pictures import Picture, script_json
+from kdnas_ray.report.rungs import rung_rows, survival_figure
+from kdnas_ray.report.words import (
+    architecture_words,
+    count,
+    interval,
+    origin_words,
+    percent,
+    points,
+    recipe_words,
+    search_words,
+)
 from kdnas_ray.results import apart, beyond_size, headline, score, titled
 from kdnas_ray.runs import read_calibration, read_config, read_jsonl, read_state, read_summary
 from kdnas_ray.spent import profile
 from search_spaces import KdnasError, Space, decode
 from search_spaces.drawing import svg
+from trainables.files import replace_text
 
 RANKED = 20
 REASONS = 20  # failures shown
+DRAWN = 12  # architectures, as far as they are finalists, on the front or high in the ranking
+SECTIONS = {
+    "verdict": "Verdict",
+    "size": "Size",
+    "ranked": "Ranking",
+    "best": "The best",
+    "rungs": "Rungs",
+    "learning": "Learning",
+    "decisions": "Decisions",
+    "mattered": "What mattered",
+    "explanation": "Why",
+    "trust": "Trust",
+    "time": "Time",
+    "search": "Search",
+    "again": "Again",
+}
 FACTS = (
     "teacher",
     "best",
@@ -55,13 +93,13 @@ def write_report(run: Path) -> Path:
         KdnasError: not a run folder.
     """
     config = read_config(run)
-    page = _template().render(**_context(run, config))
-    draft = run / ".report.html"
-    draft.write_text(page, encoding="utf8")
-    return draft.replace(run / "report.html")
+    page = template("report.html.jinja").render(**_context(run, config))
+    replace_text(run / "report.html", page)
+    return run / "report.html"
 
 
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page's template, whose texts are escaped."""
     environment = Environment(
         loader=PackageLoader("kdnas_ray", "report"),
         autoescape=True,
@@ -77,7 +115,12 @@ def _template() -> Template:
         "interval": interval,
         "number": number,
     }
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
+
+
+def library() -> Markup:
+    """plotly.js, the library's own code."""
+    return Markup(get_plotlyjs())
 
 
 def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -88,13 +131,17 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         summary |= {"metric": chosen.task.metric_name, "targets": chosen.task.targets}
     facts = {name: summary.get(name) for name in FACTS}
     facts |= {"metric": facts["metric"] or "accuracy", "chance": facts["chance"] or 0.0}
+    facts["least_tau"] = chosen.retrain.least_tau if chosen else None
     plain = facts["targets"] == "values"
     finalists = facts["finalists"] or []
     retrained = {row["id"]: row for row in finalists}
     ranked = rank_candidates(rows, facts["objectives"] or ["val_accuracy"])
-    best = facts["best"]
+    best, name = facts["best"], run.resolve().name
+    front = pareto_front(rows, facts["objectives"] or ["val_accuracy"])
+    shown = list(dict.fromkeys([*retrained, *(row["id"] for row in (*ranked[:RANKED], *front[:RANKED]))]))
+    explained, parts = explanation(run), profile(run, rows)
     return {
-        "name": run.resolve().name,
+        "name": name,
         "headline": headline(summary),
         **facts,
         "plain": plain,
@@ -111,18 +158,29 @@ def _context(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "calibration": read_calibration(run),
         "recipe": recipe_words(best["recipe"]) if best and summary.get("evaluator") != "table" else None,
         "more": beyond_size(facts["objectives"] or [], facts["constraints"] or {}),
-        "front": [row["id"] for row in pareto_front(rows, facts["objectives"] or [])]
-        if len(facts["objectives"] or []) > 1
-        else [],
+        "front": [row["id"] for row in front] if len(facts["objectives"] or []) > 1 else [],
+        "first": best["id"] if best else shown[0] if shown else "",
+        "pickable": shown,
+        "table": script_json(candidate_table(ranked)),
+        "drawings": _drawings(chosen, ranked, shown, best) if chosen else [],
+        "explanation": explained,
         "architecture": architecture_words(best["architecture"]) if best else None,
+        "sections": [
+            (id, title)
+            for id, title in SECTIONS.items()
+            if {"explanation": bool(explained), "time": bool(parts)}.get(id, True)
+        ],
         "drawing": _drawing(chosen.space, best["architecture"]) if best and chosen else None,
         "facts": search_words(summary),
         "looked_up": summary.get("evaluator") == "table",
         "on_devices": any("/" in name for name in beyond_size(facts["objectives"] or [], facts["constraints"] or {})),
-        "parts": (parts := profile(run)),
+        "parts": parts,
         "parts_s": sum(part.seconds for part in parts) or 1.0,
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
-        "plotly": Markup(get_plotlyjs()),  # the library's own code
+        "plotly": library(),
+        "command": summary.get("command") or None,
+        "repeat": f"kdnas search {shlex.quote(f'{name}/config.yaml')} --out {shlex.quote(f'{name}-again')}",
+        "origin": origin_words(summary),
     }
 
 
@@ -166,6 +224,16 @@ def _drawing(space: Space, decisions: Mapping[str, Any]) -> Markup | None:
         return None
 
 
+def _drawings(
+    chosen: SearchConfig, ranked: Sequence[dict[str, Any]], shown: Sequence[str], best: dict[str, Any] | None
+) -> list[tuple[str, Markup]]:
+    """Drawings of those that a reader is likely to look at, beside the best, which has its own place."""
+    rows = {row["id"]: row for row in ranked}
+    wanted = [name for name in shown[:DRAWN] if name in rows and not (best and name == best["id"])]
+    found = [(name, _drawing(chosen.space, rows[name]["architecture"])) for name in wanted]
+    return [(name, picture) for name, picture in found if picture is not None]
+
+
 def _matrices(run: Path, best: dict[str, Any] | None) -> list[tuple[str, list[list[float]]]]:
     """Test accuracy on each group of a stream after each, mean over seeds, with and without distillation."""
     found = []
@@ -187,27 +255,44 @@ def _gains(
 
 
 def _figures(run: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
-    rungs, best = facts["rungs"] or [], facts["best"]
-    found = importances(run, rungs)
-    pictures: dict[str, Any] = dict.fromkeys(("pareto", "curves", "importance_figure"))
+    rungs, best, metric = facts["rungs"] or [], facts["best"], facts["metric"]
+    found = importances(run, rungs, rows)
+    names = ("pareto", "curves", "survival", "parallel", "importance_figure", "judges")
+    pictures: dict[str, Any] = dict.fromkeys(names)
+    drawn = {"curves_drawn": 0, "curves_in_all": 0, "marks_drawn": 0}
     trained = [row for row in rows if row["curve"] and row["state"] in ("complete", "pruned")]
     if trained:
-        pictures["pareto"] = _drawn(
-            "pareto",
-            pareto_figure(
-                rows, facts["finalists"] or [], facts["teacher"], facts["constraints"] or {}, facts["metric"]
-            ),
-        )
-        pictures["curves"] = _drawn(
-            "curves", curves_figure(trained, rungs, best["id"] if best else None, facts["metric"])
-        )
+        finalists, bounds = facts["finalists"] or [], facts["constraints"] or {}
+        figure = pareto_figure(rows, finalists, facts["teacher"], bounds, metric)
+        pictures["pareto"] = Picture.of("pareto", figure, pareto_words(trained, facts["teacher"], metric))
+        figure = curves_figure(trained, rungs, best["id"] if best else None, metric)
+        pictures["curves"] = Picture.of("curves", figure, f"Validation {metric} of the candidates by epoch")
+        chosen = curves_drawn(trained, best["id"] if best else None)
+        drawn = {
+            "curves_drawn": sum(map(len, chosen.values())) + bool(best),
+            "curves_in_all": len(trained),
+            "marks_drawn": sum(map(len, marks_drawn(rows).values())),
+        }
+        begun = [row for row in rows if row["state"] != "rejected"]
+        words = ", ".join(f"{row.reached:,} after {row.epochs}" for row in rung_rows(begun, rungs))
+        words = f"Candidates in training by epoch: {len(begun):,} at the start" + (f", {words}" if words else "")
+        pictures["survival"] = Picture.of("survival", survival_figure(begun, rungs), words)
+        if (
+            known := parallel_figure([row for row in trained if row["val_accuracy"] is not None], found, metric)
+        ) is not None:
+            words = f"Decisions, size and validation {metric} of the candidates, a line each"
+            pictures["parallel"] = Picture.of("parallel", known, words)
     if found:
-        pictures["importance_figure"] = _drawn("importance", importance_figure(found))
-    return {**pictures, "importance": found}
-
-
-def _drawn(name: str, figure: go.Figure) -> dict[str, Any]:
-    # plotly writes "<", ">" and "/" of its JSON as \u003c, \u003e and \u002f: no text can end the script element.
-    options = {"displayModeBar": False, "responsive": True}
-    drawn = figure.to_html(full_html=False, include_plotlyjs=False, config=options, div_id=name)
-    return {"name": name, "views": list(figure.layout.meta or {}), "html": Markup(drawn)}
+        leading = ", ".join(f"{name} {share:.0%}" for name, share in list(found.shares.items())[:3])
+        words = f"Share of the variance of {metric} by decision: {leading}"
+        pictures["importance_figure"] = Picture.of("importance", importance_figure(found), words)
+    if told := judges(facts, read_calibration(run)):
+        words = "Kendall tau: " + "; ".join(f"{judge.label} {judge.tau:.2f}" for judge in told)
+        pictures["judges"] = Picture.of("judges", judges_figure(told, facts["least_tau"]), words)
+    return {
+        **pictures,
+        **drawn,
+        "importance": found,
+        "rung_rows": rung_rows([row for row in rows if row["state"] != "rejected"], rungs),
+        "parallel_complete": sum(row["state"] == "complete" for row in trained) > 2,
+    }

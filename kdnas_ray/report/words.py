@@ -21,7 +21,7 @@ def recipe_words(recipe: Mapping[str, Any]) -> Pairs:
     schedule, final = rest.pop("alpha_schedule", "constant"), rest.pop("final_alpha", None)
     if schedule != "constant":
         pairs.append(("alpha", f"{alpha:.3g} to {final:.3g}, {schedule}"))
-    pairs += [("distillation" if index == 0 else "", _term(term)) for index, term in enumerate(terms)]
+    pairs += [("distillation" if index == 0 else "", term_words(term)) for index, term in enumerate(terms)]
     start, end = temperature["start"], temperature["end"]
     steady = temperature["schedule"] == "constant"
     course = f"{start:.3g} throughout" if steady else f"{start:.3g} to {end:.3g}, {temperature['schedule']}"
@@ -73,10 +73,19 @@ def search_words(summary: Mapping[str, Any]) -> Pairs:
         pairs.append(("objectives", ", ".join(map(str, known["objectives"]))))
     bounds = known.get("constraints") or {}
     pairs += [(f"at most, {name}", exact(value)) for name, value in bounds.items() if not name.startswith(UNSUPPORTED)]
-    origin = (("seed", "seed"), ("started", "started"), ("command", "command"), ("git_commit", "git commit"))
-    pairs += [(label, str(known[name])) for name, label in origin if name in known]
-    if known.get("versions"):
-        pairs.append(("versions", ", ".join(f"{name} {version}" for name, version in known["versions"].items())))
+    return pairs
+
+
+def origin_words(summary: Mapping[str, Any]) -> Pairs:
+    """From what a search came, as label and text; what is not known is left out."""
+    named = ("seed", "started", "git_commit", "data", "cores")
+    labels = {"git_commit": "git commit", "data": "data, digest"}
+    pairs = [(labels.get(name, name), str(summary[name])) for name in named if summary.get(name) is not None]
+    teacher = summary.get("teacher") or {}
+    if teacher.get("digest"):
+        pairs.append(("teacher", f"{teacher.get('name')}, digest {teacher['digest']}"))
+    if summary.get("versions"):
+        pairs.append(("versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())))
     return pairs
 
 
@@ -128,6 +137,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _term(term: Mapping[str, Any]) -> str:
+def term_words(term: Mapping[str, Any]) -> str:
+    """A loss with its tap and weight."""
     where = f" at {term['tap']}" if term.get("tap") else ""
     return f"{term['loss']}{where}, weight {term['weight']:.3g}"

@@ -36,7 +36,7 @@ def test_configuration_when_empty_then_holds_every_default():
     assert list(DEFAULTS) == [
         "task", "labels", "stream", "teachers", "bank", "space", "recipes", "evaluator", "prefilter", "sampler",
         "recipes_each", "scheduler", "objectives", "devices", "constraints", "budget", "resources", "retrain",
-        "tracking", "seed",
+        "study", "tracking", "seed",
     ]  # fmt: skip
 
 

@@ -34,6 +34,17 @@ def test_study_when_opened_again_then_goes_on_and_open_trials_can_be_ended(tmp_p
     assert read_trials(tmp_path)[2].user_attrs["curve"] == [{"epoch": 1, "val_accuracy": 0.75}]
 
 
+def test_study_when_some_trials_are_asked_for_then_only_of_these_is_more_known_than_that_they_were_begun(tmp_path):
+    study = opened(tmp_path)
+    for value in (0.25, 0.5, 0.75):
+        told(study, value)
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'{"op_code":5,"trial_id":1')  # a search writes meanwhile
+    first, second, third = read_trials(tmp_path, {1})
+    assert second == study.trials[1]
+    assert (first.params, first.user_attrs, third.params, third.values) == ({}, {}, {}, None)
+
+
 def test_study_when_its_last_line_was_cut_then_what_came_before_is_kept_and_it_goes_on(tmp_path):
     told(opened(tmp_path), 0.25)
     with (tmp_path / FILE).open("ab") as file:

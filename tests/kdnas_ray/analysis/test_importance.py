@@ -12,7 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from kdnas_ray.analysis.importance import ENOUGH, importances
-from kdnas_ray.study import FILE, open_study
+from kdnas_ray.study import FILE, open_study, read_trials
 
 RUNGS = (1, 3)
 RANGES = {"width": IntDistribution(1, 16), "noise": FloatDistribution(0.0, 1.0), "extra": FloatDistribution(0.0, 1.0)}
@@ -83,6 +83,15 @@ def test_importances_when_all_candidates_are_equal_then_are_none(run):
 def test_importances_when_an_accuracy_is_not_a_number_then_that_candidate_is_left_out(run, value):
     study_of(run, 12, accuracy=lambda width, **_: value if width < 4 else width / 20, complete=0.0)
     assert importances(run, RUNGS).candidates < 12
+
+
+def test_importances_when_candidates_are_very_many_then_look_at_some_over_the_whole_search(run, monkeypatch):
+    monkeypatch.setattr("kdnas_ray.analysis.importance.MOST", 30)
+    study_of(run, 90, complete=0.5)
+    rows = [{"id": f"c{trial.number:04d}", "curve": trial.user_attrs["curve"]} for trial in read_trials(run)]
+    found = importances(run, RUNGS, rows)
+    assert (found.epochs, found.candidates) == (3, 30)
+    assert next(iter(found.shares)) == "width"
 
 
 def test_importances_when_there_is_no_study_then_are_none(run):

@@ -1,6 +1,5 @@
 """Specification of `kdnas_ray.report`: one page, whatever the run folder holds, that runs no text of the data."""
 
-import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -8,21 +7,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from report_runs import HOSTILE, TEACHER, retrained, summarise
 
-from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
 from kdnas_ray.analysis.importance import Importances
 from kdnas_ray.config import read
-from kdnas_ray.finalists import finalists
 from kdnas_ray.report import write_report
 from kdnas_ray.report.figures import curves_figure, importance_figure, pareto_figure
-from kdnas_ray.report.words import architecture_words, duration, recipe_words, search_words
-from kdnas_ray.runs import append_jsonl, read_jsonl, write_state
+from kdnas_ray.report.words import architecture_words, duration, origin_words, recipe_words, search_words
+from kdnas_ray.runs import append_jsonl, read_jsonl
 from search_spaces import Architecture, KdnasError
 
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&lt;{{ 7*7 }}"
-TEACHER = {"name": "trained", "val_accuracy": 0.99, "accuracy": 0.98, "params": 500_000, "flops": 50_000_000}
-SECTIONS = ("Accuracy against size", "Learning curves by rung", "Ranking", "The best candidate",
-            "How far to trust the ranking", "What mattered", "The search")  # fmt: skip
+SECTIONS = ("Accuracy against size", "Learning curves by rung", "Ranking", "The best candidate", "Who was stopped when",
+            "Decisions side by side", "How far to trust the ranking", "What mattered", "The search",
+            "Do it again")  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -58,65 +55,6 @@ def page_of(run: Path) -> Page:
     return Page(write_report(run).read_text(encoding="utf8"))
 
 
-def retrained(name: str, seed: int, with_kd: bool, val: float, test: float) -> dict:
-    return {"id": name, "seed": seed, "repeat": seed, "with_kd": with_kd, "epochs": 9, "val_accuracy": val,
-            "test_accuracy": test, "train_s": 1.0, "curve": []}  # fmt: skip
-
-
-def summarise(run: Path, **changed) -> None:
-    """summary.json, as `results.write_summary` would make it."""
-    rows, lines = read_jsonl(run / "candidates.jsonl"), read_jsonl(run / "retrained.jsonl")
-    found = finalists(run)
-    by_id = {row["id"]: row for row in rows}
-    best = None
-    if found:
-        kept = {name: by_id[found[0]["id"]][name] for name in ("id", "architecture", "recipe", "params", "flops")}
-        best = {**found[0], **kept}
-    summary = {
-        "status": "finished", "trials": len(rows), "completed": 3, "pruned": 2, "failed": 1, "rejected": 0,
-        "wall_s": 200.0, "search_wall_s": 50.0, "workers": 2, "utilisation": 0.9, "teacher": TEACHER, "best": best,
-        "finalists": found, "rungs": [1, 3, 9], "rung_kendall_tau": rung_taus(rows, (1, 3, 9), lines),
-        "kendall_tau": kendall_tau([r["search_val_accuracy"] for r in found], [r["val_accuracy"] for r in found]),
-        "kendall_tau_n": len(found), "objectives": ["val_accuracy"], "constraints": {"params": 5000}, "seed": 7,
-        "task": "digits", "space": "resnet", "versions": {"torch": "9.9"}, "command": "kdnas search c.yaml",
-    } | changed  # fmt: skip
-    (run / "summary.json").write_text(json.dumps(summary))
-
-
-@pytest.fixture
-def configured(run):
-    """A run folder in which nothing has happened yet."""
-    config = read({"scheduler": {"max_epochs": 9, "grace_epochs": 1}}).resolved()
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    return run
-
-
-@pytest.fixture
-def searched(configured, row):
-    """Candidates of every state, none retrained, no summary."""
-    ends = {"complete": [0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.86, 0.87], "pruned": [0.2, 0.3]}
-    for number, (state, last, params) in enumerate(
-        [("complete", 0.95, 3000), ("complete", 0.93, 1000), ("complete", 0.91, 2000), ("pruned", 0.4, 1500),
-         ("pruned", 0.35, 900), ("failed", None, 800), ("rejected", None, 9000)]
-    ):  # fmt: skip
-        accuracies = [*ends[state], last] if state in ends else []
-        append_jsonl(configured / "candidates.jsonl", row(number, state, accuracies, params, 100 * params))
-    (configured / "teacher.json").write_text(json.dumps(TEACHER))
-    write_state(configured, {"wall_s": 200.0, "search_wall_s": 50.0, "workers": 2})
-    return configured
-
-
-@pytest.fixture
-def finished(searched):
-    """A whole run: two finalists, three seeds, with and without KD."""
-    for (name, val, gain), seed in itertools.product([("c0000", 0.94, 0.02), ("c0001", 0.96, 0.03)], range(3)):
-        for with_kd in (True, False):
-            score = val - 0.01 + 0.001 * seed - (0 if with_kd else gain + 0.0005 * (seed - 1))
-            append_jsonl(searched / "retrained.jsonl", retrained(name, seed, with_kd, val + 0.001 * seed, score))
-    summarise(searched)
-    return searched
-
-
 def test_report_when_the_run_is_finished_then_shows_every_section_filled(finished):
     page = page_of(finished)
     for section in SECTIONS:
@@ -142,7 +80,8 @@ def test_report_when_written_then_asks_nothing_of_the_network(finished):
     source = write_report(finished).read_text(encoding="utf8")
     page = Page(source)
     assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "base", "img"}
-    assert not [attributes for _, attributes in page.elements if {"src", "href", "srcset"} & set(attributes)]
+    assert not [attributes for _, attributes in page.elements if {"src", "srcset"} & set(attributes)]
+    assert {attributes["href"][0] for _, attributes in page.elements if "href" in attributes} == {"#"}
     assert "default-src 'none'" in source  # so the browser would refuse whatever was overlooked
     assert source.count("plotly.js v") == 1
     style = re.search(r"<style>(.*?)</style>", source, re.S)
@@ -425,12 +364,23 @@ def test_report_when_the_teacher_knows_other_classes_then_no_accuracy_of_it_is_t
     assert "of the teacher's test accuracy kept" not in text
 
 
-def test_pareto_when_hovered_then_names_candidate_and_recipe(row):
-    text = pareto_figure([row(0, "complete", [0.9])], [], None).data[1].hovertext[0]
-    assert text == (
-        "<b>c0000</b><br>90.00% after 1 epochs<br>1,000 parameters, 1.00 MFLOPs<br>"
-        "kd + hint, alpha 0.70, T 4.0, learning rate 0.100"
-    )
+def test_pareto_when_candidates_are_very_many_then_marks_a_share_and_all_of_the_front(row, monkeypatch):
+    monkeypatch.setattr("kdnas_ray.report.figures.MOST_MARKS", 10)
+    rows = [row(number, "complete", [0.5 + number / 1000], params=1000 + number) for number in range(100)]
+    rows += [row(200 + number, "pruned", [number / 1000], params=100) for number in range(100)]
+    rows[33]["params"] = rows[34]["params"] = 1  # both on a front: the second is more accurate, the first cheaper
+    rows[33]["flops"] = 1
+    stopped, complete = pareto_figure(rows, [], None).data[:2]
+    assert len(stopped.x) == 10
+    assert {"c0034", "c0099", "c0000"} <= set(complete.text)
+    assert len(complete.text) == len(set(complete.text)) < 100
+    assert {"scatter"} == {trace.type for trace in pareto_figure(rows, [], None).data}
+
+
+def test_pareto_when_hovered_then_a_mark_names_its_candidate(row):
+    trace = pareto_figure([row(0, "complete", [0.9])], [], None).data[1]
+    assert list(trace.text) == ["c0000"]
+    assert "%{text}" in trace.hovertemplate
 
 
 def test_curves_when_drawn_then_rungs_are_lines_and_the_best_is_bold(row):
@@ -479,7 +429,9 @@ def test_facts_when_a_bound_is_a_fraction_then_is_told_exactly():
 
 def test_facts_when_little_is_known_then_leaves_the_rest_out():
     assert search_words({}) == []
-    assert search_words({"failed": 2, "wall_s": None, "seed": 0}) == [("failed", "2"), ("seed", "0")]
+    assert origin_words({}) == []
+    told = {"failed": 2, "wall_s": None, "seed": 0, "git_commit": None}
+    assert (search_words(told), origin_words(told)) == ([("failed", "2")], [("seed", "0")])
 
 
 @pytest.mark.parametrize(
@@ -487,3 +439,30 @@ def test_facts_when_little_is_known_then_leaves_the_rest_out():
 )
 def test_duration_when_said_then_uses_fitting_units(seconds, text):
     assert duration(seconds) == text
+
+
+def test_report_when_there_is_an_explanation_then_has_a_section_for_it_and_none_otherwise(finished):
+    assert "Why it works" not in page_of(finished).text
+    (finished / "explain").mkdir()
+    (finished / "explain" / "numbers.json").write_text("[1, 2]")
+    (finished / "explain" / "broken.json").write_text("{")
+    assert "Why it works" not in page_of(finished).text
+    part = {"title": HOSTILE, "sentences": [HOSTILE], "figure": {"data": [{"type": "bar", "text": [HOSTILE]}]}}
+    (finished / "explain" / "a.json").write_text(json.dumps(part))
+    (finished / "explain" / "b.html").write_text(HOSTILE)
+    page = page_of(finished)
+    assert "Why it works" in page.text
+    assert [attributes["sandbox"] for tag, attributes in page.elements if tag == "iframe"] == [None]
+    assert "alert(1)" not in page.scripts
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+
+
+def test_report_when_finished_then_says_how_to_do_it_again(finished):
+    text = page_of(finished).text
+    assert "kdnas search run/config.yaml --out run-again" in text
+    assert "seed 7" in text
+
+
+def test_report_when_a_candidate_was_stopped_then_the_rungs_tell_where(finished):
+    text = page_of(finished).text
+    assert "3 epochs 5 2 60.00% c0003 , 40.00%" in text.replace("  ", " ")
