@@ -114,7 +114,9 @@ def test_two_searches_at_once_on_one_study_train_nothing_twice_and_keep_their_ow
     ]
     assert not same[0] & same[1]
     for run, other in zip(runs, reversed(runs), strict=True):
-        ranked = {row["id"] for row in json.loads((run / "summary.json").read_text()).get("ranking", [])}
+        ranked = set(json.loads((run / "summary.json").read_text())["ranking"])
+        assert ranked
+        assert ranked <= set(trained(run))
         assert not ranked & set(trained(other))
     assert len(server.rows(names[0], "SELECT 1 FROM studies")) == 1
     check_secret(tmp_path)
