@@ -165,6 +165,7 @@ class StudyAdapter(Searcher):
                 self._pause(opened)
             else:
                 self._waiting.append(opened)
+        self.journal.progress.ended_before += len(self._paused)  # they are no work of this session
         self._created = len(self.journal.rows) - self.journal.progress.ended["rejected"]
         self._created += len(self._paused) + len(self._waiting)
         self._handed = 0

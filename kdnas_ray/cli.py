@@ -450,13 +450,15 @@ def profile(run: Run, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from kdnas_ray.spent import profile as profile_run
-    from kdnas_ray.spent import profile_table
+    from kdnas_ray.spent import profile_table, sessions_said
 
     parts = profile_run(run)
     if as_json:
         typer.echo(json.dumps([asdict(part) for part in parts], indent=2))
         return
     _console().print(profile_table(parts))
+    if said := sessions_said(run):
+        _console().print(said, markup=False)
 
 
 @app.command()

@@ -293,7 +293,7 @@ def _of_mlflow(run: Path, config: SearchConfig, rows: Rows) -> Iterator[Finding]
         for kind in ("search_started", "search_ended")
     )
     if begun_at > ended_at:
-        yield Finding("MLflow", "the search was killed, but seems to go on there", lambda: _close(run))
+        yield Finding("MLflow", "the search was killed, and is shown as running there", lambda: _close(run))
     written = {record["id"] for record in records if record.get("type") == "candidate_ended"}
     unsaid = [row for name, row in rows.items() if row["state"] != "rejected" and name not in written]
     if unsaid:

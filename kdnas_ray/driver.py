@@ -162,7 +162,9 @@ def _guarded(
     stop = Stop()
     with lock(run):
         begin()
-        earlier_s = read_state(run).get("wall_s", 0.0)
+        state = read_state(run)
+        earlier_s, killed = state.get("wall_s", 0.0), state.get("killed", 0) + bool(state.get("open"))
+        write_state(run, {**state, "open": True, "killed": killed, "sessions": state.get("sessions", 0) + 1})
         copied = mirrored(run, made.config.resources.storage, narrator.say)
         with copied, logs_to(run / "search.log"), interrupts(stop, narrator) as arm:
             sender = None
@@ -181,7 +183,7 @@ def _guarded(
                 lost = _close(
                     narrator,
                     lambda: write_state(
-                        run, {**read_state(run), "wall_s": earlier_s + ended - started, "status": status}
+                        run, {**read_state(run), "wall_s": earlier_s + ended - started, "status": status, "open": False}
                     ),
                     lambda: results.write_summary(run, made),
                     lambda: write_report(run),

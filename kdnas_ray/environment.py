@@ -67,6 +67,8 @@ def logs_to(path: Path) -> Iterator[None]:
     """Send the chatter of the libraries to a file instead of the terminal."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    # Which metrics Tune's own files lack says nothing: none are asked for, see `driver`.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     kept = {name: (list(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in LOGGERS}
     logging.captureWarnings(True)
     try:

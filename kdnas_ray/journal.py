@@ -60,6 +60,30 @@ def given_numbers(run: Path, names: Iterable[str]) -> set[int]:
     return {int(name[1:]) for name in (*names, *begun, *folders) if name[1:].isdigit()}
 
 
+def unfinished(run: Path, ended: Iterable[str]) -> dict[str, Any] | None:
+    """Candidates that were begun and go on when the run is resumed; None where there are none.
+
+    Args:
+        run: its folder.
+        ended: names of those that ended.
+
+    Returns:
+        `candidates`, how many; `at_a_rung`, how many of them were told a result; `best` of those, None where there are
+        none: `id`, `epoch` and `val_accuracy`.
+    """
+    known, begun, last = set(ended), set(), dict[str, dict[str, Any]]()
+    for record in read_jsonl(run / tracking.OUTBOX):
+        if record.get("type") == "candidate_started" and record["id"] not in known:
+            begun.add(record["id"])
+        elif record.get("type") == "rung" and record["id"] in begun:
+            last[record["id"]] = record["curve"][-1]
+    if not begun:
+        return None
+    best = max(last, key=lambda name: last[name]["val_accuracy"], default=None)
+    found = {name: last[best][name] for name in ("epoch", "val_accuracy")} | {"id": best} if best else None
+    return {"candidates": len(begun), "at_a_rung": len(last), "best": found}
+
+
 class Journal:
     """Writes down every event of the search phase of one run.
 
@@ -79,6 +103,7 @@ class Journal:
         self._costs: dict[str, Mapping[str, float]] = {}
         self._started_s: dict[str, float] = {}
         self._handed_s: dict[str, float] = {}  # the last time, where a candidate is handed out again
+        self._trained_s: dict[str, float] = {}
         self._sent: dict[str, int] = {}
         self._last_step: dict[str, tuple[Any, Any]] = {}
         for row in read_jsonl(run / "candidates.jsonl"):
@@ -154,7 +179,10 @@ class Journal:
             self._last_step[candidate.id] = step
             worker, saving = f"{result['hostname']}:{result['pid']}", result.get("save_s", 0.0)
             ago = self.search_s() - self._handed_s[candidate.id]
-            self.work.stepped(worker, result["time_this_iter_s"], saving, ago)
+            trained = result.get("train_s", 0.0)
+            new = max(0.0, trained - self._trained_s.get(candidate.id, 0.0))
+            self._trained_s[candidate.id] = trained
+            self.work.stepped(worker, result["time_this_iter_s"], saving, new, ago)
 
     def rejected(self, candidate: Candidate, costs: Mapping[str, float], reason: str) -> None:
         """A candidate was not trained; the reason says why (a constraint, a judge, trained already)."""

@@ -99,6 +99,8 @@ def panel(progress: Progress) -> Panel:
     counts.add_row(
         "ended", f"{ended['complete']} complete · {ended['pruned']} stopped early · {ended['failed']} failed"
     )
+    if progress.waiting:
+        counts.add_row("waiting", f"{progress.waiting} at a rung, for the best of them to go on")
     if ended["rejected"]:
         counts.add_row("rejected", f"{ended['rejected']} broke a constraint (not trained)")
     counts.add_row("best so far", _best(progress) or "none complete yet")

@@ -16,6 +16,7 @@ from kdnas_ray.analysis.correlation import kendall_tau, rung_taus
 from kdnas_ray.analysis.pareto import pareto_front, rank_candidates
 from kdnas_ray.environment import git_commit, versions
 from kdnas_ray.finalists import finalists, read_retrained
+from kdnas_ray.journal import unfinished
 from kdnas_ray.objectives import SIZES, UNSUPPORTED, costs_of, number
 from kdnas_ray.prepare import Plan
 from kdnas_ray.runs import read_config, read_jsonl, read_state, read_summary, read_teacher_facts
@@ -77,6 +78,7 @@ def write_summary(run: Path, made: Plan) -> dict[str, Any]:
         "pruned": counts["pruned"],
         "failed": counts["failed"],
         "rejected": counts["rejected"],
+        "unfinished": None if state.get("status") == "finished" else unfinished(run, [row["id"] for row in rows]),
         "wall_s": state.get("wall_s"),
         "search_wall_s": search_s,
         "train_s": train_s,
@@ -216,8 +218,24 @@ def headline(summary: dict[str, Any]) -> str:
     if not best or not teacher:
         if over := len(summary.get("over_bounds") or ()):
             return f"No candidate is known to keep the latency bounds: measured on this machine, {over} break one."
-        return "No candidate was trained in full yet."
-    return " ".join([_kept(summary, best, teacher), *_on_devices(summary, best, teacher)])
+        return " ".join(["No candidate was trained in full yet.", *_going_on(summary)])
+    return " ".join([_kept(summary, best, teacher), *_on_devices(summary, best, teacher), *_going_on(summary)])
+
+
+def _going_on(summary: dict[str, Any]) -> list[str]:
+    """What `kdnas resume` goes on with."""
+    if not (open_ := summary.get("unfinished")):
+        return []
+    number, best = open_["candidates"], open_["best"]
+    plain = summary.get("targets") == "values"
+    reached = (
+        f", the best of them with {score(best['val_accuracy'], None, plain)} on validation after epoch"
+        f" {best['epoch']:.0f}"
+        if best
+        else ""
+    )
+    who = "1 candidate is" if number == 1 else f"{number:,} candidates are"
+    return [f"{who} unfinished{reached}; `kdnas resume` goes on."]
 
 
 def _on_devices(summary: dict[str, Any], best: dict[str, Any], teacher: dict[str, Any]) -> list[str]:

@@ -134,7 +134,7 @@ def interrupts(stop: Stop, narrator: Narrator) -> Iterator[Callable[[], Any]]:
         if stop.reason == "interrupt":
             raise KeyboardInterrupt
         stop.reason = "interrupt"
-        narrator.say("Stopping: finished candidates are kept. Once more to stop at once.")
+        narrator.say("Stopping: all candidates are kept as far as they came. Once more to stop at once.")
 
     def arm() -> dict[int, Any]:
         return {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -46,6 +46,7 @@ class Work:
     starting_s: float = 0.0
     steps_s: float = 0.0
     saving_s: float = 0.0
+    training_s: float = 0.0
     sampling_s: float = 0.0
     writing_s: float = 0.0
     _workers: set[str] = field(default_factory=set)
@@ -59,17 +60,19 @@ class Work:
         """What state.json keeps."""
         return {name: value for name, value in asdict(self).items() if not name.startswith("_")}
 
-    def stepped(self, worker: str, seconds: float, saving: float, since_handed: float) -> None:
+    def stepped(self, worker: str, seconds: float, saving: float, training: float, since_handed: float) -> None:
         """A worker reported a step.
 
         Args:
             worker: host and process.
             seconds: the step took.
             saving: of these, for its checkpoint.
+            training: of these, in the training loop; more where they are simulated.
             since_handed: ago the candidate was given to Ray Tune; a worker's first step waited for its start.
         """
         self.steps_s += seconds
         self.saving_s += saving
+        self.training_s += min(training, seconds - saving)
         if worker not in self._workers:
             self._workers.add(worker)
             self.starting_s += max(0.0, since_handed - seconds)
@@ -125,6 +128,18 @@ def profile(run: Path, rows: Sequence[Mapping[str, Any]] | None = None) -> list[
     return parts + [Part(name, spent[name], what) for name, what in AFTER.items() if name in spent]
 
 
+def sessions_said(run: Path) -> str:
+    """Whose seconds the parts are, in a sentence; empty where one session ended in order."""
+    state = read_state(run)
+    sessions, killed = state.get("sessions", 1), state.get("killed", 0)
+    if state.get("open"):
+        return "The search runs, or was killed: its last seconds, and phases that have not ended, are not in here."
+    if sessions == 1:
+        return ""
+    lost = f"; {killed} of them killed, whose last seconds and open phases are not in here" if killed else ""
+    return f"Summed over {sessions} sessions of the run{lost}."
+
+
 def profile_table(parts: list[Part]) -> Grid:
     """The parts with a bar each."""
     whole = sum(part.seconds for part in parts) or 1.0
@@ -142,7 +157,7 @@ def _search(state: Mapping[str, Any], train_s: float) -> list[Part]:
     workers, wall_s, work = state.get("workers"), state.get("search_wall_s"), Work.of(state)
     if not workers or not wall_s:
         return []
-    training = min(train_s, work.steps_s - work.saving_s)  # a table's seconds of training are simulated
+    training = work.training_s or min(train_s, work.steps_s - work.saving_s)  # a run of an older version
     preparing = work.steps_s - work.saving_s - training
     # Before the first step all workers are starting, and none has said so yet.
     starting = work.starting_s if work.steps_s else workers * wall_s

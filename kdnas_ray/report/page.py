@@ -17,6 +17,7 @@ from kdnas_ray.analysis.importance import importances
 from kdnas_ray.analysis.pareto import pareto_front, rank_candidates
 from kdnas_ray.config import SearchConfig
 from kdnas_ray.finalists import read_retrained
+from kdnas_ray.journal import unfinished
 from kdnas_ray.kept_config import run_config
 from kdnas_ray.objectives import costs_of, number
 from kdnas_ray.report.candidates import candidate_table, parallel_figure
@@ -199,6 +200,7 @@ def _so_far(run: Path, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -
         "status": "the search has not ended, or was killed: this page shows what is known so far",
         "trials": len(rows) - counts["rejected"],
         **counts,
+        "unfinished": unfinished(run, [row["id"] for row in rows]),
         **{name: state.get(name) for name in ("wall_s", "search_wall_s", "workers", "started", "command")},
         "teacher": json.loads(teacher.read_text()) if teacher.exists() else None,
         "best": {**{name: complete[0][name] for name in kept}, **costs_of(complete[0]), **dict.fromkeys(tested)}

@@ -17,7 +17,9 @@ def test_search_whose_machine_is_gone_goes_on_elsewhere_from_its_copy(tmp_path, 
     with serving() as (url, client):
 
         def copied(name):
-            return [found for found in client.list_objects_v2(Bucket=BUCKET).get("Contents", []) if name in found["Key"]]
+            return [
+                found for found in client.list_objects_v2(Bucket=BUCKET).get("Contents", []) if name in found["Key"]
+            ]
 
         config = config_file(
             here,

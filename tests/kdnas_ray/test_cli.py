@@ -230,7 +230,9 @@ def test_run_folder_when_it_exists_then_is_refused_with_the_way_on(kdnas):
 def test_resume_when_an_override_would_change_the_search_then_is_refused(kdnas):
     Path("run").mkdir()
     (Path("run") / "config.yaml").write_text("seed: 0\n")
-    assert_refused(kdnas("resume", "run", "space.stages=2"), "space.stages", "budget, resources, retrain, study, tracking")
+    assert_refused(
+        kdnas("resume", "run", "space.stages=2"), "space.stages", "budget, resources, retrain, study, tracking"
+    )
     assert_refused(kdnas("resume", "run", "budget.trials"), "an override is key.path=value")
 
 

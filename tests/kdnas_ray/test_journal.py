@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdnas_ray.journal import ENDED, Journal, Progress, flat
+from kdnas_ray.journal import ENDED, Journal, Progress, flat, unfinished
 from kdnas_ray.runs import read_jsonl, read_state
 
 COSTS = {"params": 1000, "flops": 50_000}
@@ -161,10 +161,34 @@ def test_flat_when_data_is_nested_then_has_dotted_keys(data, expected):
     assert flat(data) == expected
 
 
-def step(trial: str, iteration: int, pid: int = 1, seconds: float = 0.0, save_s: float = 0.0) -> dict:
+def step(
+    trial: str, iteration: int, pid: int = 1, seconds: float = 0.0, save_s: float = 0.0, train_s: float = 0.0
+) -> dict:
     """What Ray Tune hands on of a step, as far as the journal reads it."""
     where = {"trial_id": trial, "training_iteration": iteration, "hostname": "here", "pid": pid}
-    return where | {"time_this_iter_s": seconds, "save_s": save_s}
+    return where | {"time_this_iter_s": seconds, "save_s": save_s, "train_s": train_s}
+
+
+def test_training_when_a_candidate_has_not_ended_then_is_counted_step_by_step(journal, candidate):
+    kept = journal()
+    kept.started(candidate(), COSTS)
+    kept.stepped(candidate(), step("a", 1, seconds=2.0, train_s=1.5))
+    kept.stepped(candidate(), step("a", 2, seconds=3.0, train_s=4.0))
+    assert kept.work.training_s == 4.0
+
+
+def test_unfinished_when_candidates_wait_then_names_the_best_of_them(journal, run, candidate, curve):
+    kept = journal()
+    assert unfinished(run, []) is None
+    for number in range(4):
+        kept.started(candidate(number), COSTS)
+    kept.rung(candidate(1), curve(0.3, 0.5))
+    kept.rung(candidate(2), curve(0.7))
+    kept.rung(candidate(0), curve(0.9))
+    kept.ended(candidate(0), "pruned", curve(0.9), 1.0)
+    found = unfinished(run, ["c0000"])
+    best = {"id": "c0002", "epoch": 1, "val_accuracy": 0.7}
+    assert found == {"candidates": 3, "at_a_rung": 2, "best": best}
 
 
 def test_steps_when_reported_then_are_counted_once_and_kept_for_the_next_session(journal, run, candidate, curve):

@@ -59,10 +59,30 @@ def test_simulated_seconds_of_training_are_not_taken_for_real_ones(run):
 
 def test_first_step_of_a_worker_waited_for_its_start_and_no_later_one():
     work = Work()
-    work.stepped("a:1", seconds=2.0, saving=0.0, since_handed=7.0)
-    work.stepped("a:1", seconds=2.0, saving=0.5, since_handed=9.0)
-    work.stepped("b:1", seconds=1.0, saving=0.0, since_handed=4.0)
-    assert (work.starting_s, work.steps_s, work.saving_s) == (8.0, 5.0, 0.5)
+    work.stepped("a:1", seconds=2.0, saving=0.0, training=1.5, since_handed=7.0)
+    work.stepped("a:1", seconds=2.0, saving=0.5, training=5000.0, since_handed=9.0)  # simulated
+    work.stepped("b:1", seconds=1.0, saving=0.0, training=0.5, since_handed=4.0)
+    assert (work.starting_s, work.steps_s, work.saving_s, work.training_s) == (8.0, 5.0, 0.5, 3.5)
+
+
+def test_training_of_candidates_that_have_not_ended_is_training_all_the_same(run):
+    searched(run, workers=1, wall_s=3.0, work=Work(steps_s=2.0, training_s=1.5), train_s=0.0)
+    assert seconds(run)["training"] == 1.5
+
+
+def test_command_says_whose_seconds_these_are(run):
+    spend(run, "teacher", 3.0)
+    said = []
+    for state in (
+        {"sessions": 1, "open": False},
+        {"sessions": 3, "killed": 1, "open": False},
+        {"sessions": 1, "open": True},
+    ):
+        write_state(run, {**read_state(run), **state})
+        said.append(" ".join(CliRunner().invoke(app, ["profile", str(run)]).output.split()))
+    assert "session" not in said[0]
+    assert "Summed over 3 sessions of the run; 1 of them killed" in said[1]
+    assert "runs, or was killed" in said[2]
 
 
 def test_phases_add_up_over_sessions_and_come_in_the_order_in_which_they_happen(run):
