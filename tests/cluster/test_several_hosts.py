@@ -138,7 +138,6 @@ def test_machine_that_joins_is_used_and_when_it_dies_its_candidate_goes_on_elsew
     told = (tmp_path / "out").read_text()
     assert "Traceback" not in told
     assert "raylet" not in told
-    assert hosts[1].ip in (run / "search.log").read_text()  # the machine that Ray misses
 
 
 def test_head_that_dies_ends_the_search_and_resume_on_a_new_one_loses_nothing(hosts, ray_of, started, tmp_path):
