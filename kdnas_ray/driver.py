@@ -380,6 +380,7 @@ def _search_phase(
         if stop.reason != "interrupt":
             adapter.end_paused()
     journal.save_time()
+    journal.sweep()
     if adapter.exhausted:
         narrator.say("The search ends here: nothing new is proposed that keeps the constraints.")
     if adapter.error is not None:

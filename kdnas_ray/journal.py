@@ -201,6 +201,12 @@ class Journal:
         append_jsonl(self.run / "candidates.jsonl", row)
         self._count(row)
 
+    def sweep(self) -> None:
+        """Delete checkpoints of candidates that ended: a worker of a killed session may have written one since."""
+        for folder in (self.run / "trials").glob("c*"):
+            if folder.name in self.rows:
+                self.checkpoints.drop(folder.name)
+
     def suspended(self) -> None:
         """A candidate was interrupted: it stays open and goes on later."""
         self.progress.running -= 1

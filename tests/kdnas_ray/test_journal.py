@@ -222,3 +222,15 @@ def test_steps_when_a_candidate_is_handed_out_again_then_only_that_wait_is_a_wor
     now[0] = 103.0
     kept.stepped(candidate(), step("b", 1, pid=2, seconds=1.0))
     assert kept.work.starting_s == 7.0
+
+
+def test_checkpoint_when_a_worker_of_a_killed_session_wrote_it_late_then_is_swept_away(journal, run, candidate, curve):
+    kept = journal()
+    for number in (0, 1):
+        kept.started(candidate(number), COSTS)
+    kept.ended(candidate(0), "complete", curve(0.5), 1.0)
+    for name in ("c0000", "c0001"):
+        (run / "trials" / name).mkdir(parents=True)
+        (run / "trials" / name / "rung.pt").touch()
+    kept.sweep()
+    assert [path.name for path in (run / "trials").iterdir()] == ["c0001"]
