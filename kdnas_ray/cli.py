@@ -252,6 +252,35 @@ def calibrate(
 
 
 @app.command()
+def explain(
+    run: Run,
+    candidate: Annotated[str | None, typer.Argument(metavar="[CANDIDATE]", help="Its id; default the best.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each variant of its recipe.")] = 3,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Of each; default a full retraining's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a candidate works: train it with and without the teacher, and look at layers, gradients and outputs."""
+    from kdnas_ray.explain import explain as run_explain
+    from kdnas_ray.live import Narrator
+    from kdnas_ray.session import Interrupted
+
+    narrator = Narrator(Console(highlight=False, soft_wrap=True, stderr=True))
+    try:
+        found = run_explain(run, candidate, seeds=seeds, epochs=epochs, narrator=narrator)
+    except Interrupted as stopped:
+        narrator.say(f"Interrupted. Go on with: kdnas explain {stopped} {candidate or ''}".rstrip())
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = _console()
+    for said in found["sentences"].values():
+        for sentence in said:
+            console.print(f"- {sentence}", markup=False)
+    console.print(f"Page: {os.path.relpath(run / 'explain.html')}", markup=False)
+
+
+@app.command()
 def export(
     run: Run,
     form: Annotated[str, typer.Option("--format", help="onnx, torch-export or safetensors.")] = "onnx",

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import ray
@@ -36,6 +36,17 @@ from trainables.model_files import more_meta, save_student
 from trainables.tasks.base import Split
 
 SEED_OFFSET = 1_000_000  # retraining seeds never meet a candidate's search seed
+
+
+class HasCandidate(Protocol):
+    """A job that trains a candidate."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """Who is trained."""
+
+
+Work = TypeVar("Work", bound=HasCandidate)
 
 
 @dataclass(frozen=True)
@@ -236,8 +247,8 @@ def _groups(jobs: Sequence[Job], workers: int) -> list[list[Job]]:
 
 
 def as_they_end(
-    waiting: dict[ray.ObjectRef, list[Job]], stop: Stop, again: str
-) -> Iterator[tuple[list[Job], list[dict[str, Any]]]]:
+    waiting: dict[ray.ObjectRef, list[Work]], stop: Stop, again: str
+) -> Iterator[tuple[list[Work], list[dict[str, Any]]]]:
     """Jobs with their answers in the order in which they end; on an interrupt the rest is given up.
 
     Args:

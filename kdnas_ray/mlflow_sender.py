@@ -152,6 +152,8 @@ class Sender:
                 self._log_model(record)
             elif record["type"] == "exported":
                 self._log_exported(record)
+            elif record["type"] == "explained":
+                self._log_files(record["artifacts"])
             elif record["type"] == "search_ended":
                 self._end_search(record)
         self._after_restart = False
@@ -345,10 +347,14 @@ class Sender:
 
         metrics = [Metric(name, float(value), record["time_ms"], 0) for name, value in record["metrics"].items()]
         self.client.log_batch(self.parent, metrics, tags=[RunTag(*tag) for tag in record["tags"].items()])
-        for name in record["artifacts"]:
-            if (path := _inside(self.run, name)) is not None:
-                self.client.log_artifact(self.parent, str(path))
+        self._log_files(record["artifacts"])
         self.client.set_terminated(self.parent, record["status"], record["time_ms"])
+
+    def _log_files(self, names: Sequence[str]) -> None:
+        for name in names:
+            if (path := _inside(self.run, name)) is not None:
+                folder = str(Path(name).parent)
+                self.client.log_artifact(self.parent, str(path), None if folder == "." else folder)
 
 
 def main(run: Path) -> None:

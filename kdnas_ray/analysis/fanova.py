@@ -50,7 +50,7 @@ def _by_mean(column: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _of_tree(tree: Any, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
-    leaves = list(_boxes(tree, low, high))
+    leaves = list(boxes(tree, low, high))
     lower, upper = (np.array([box[side] for box in leaves]) for side in (0, 1))
     predicted = np.array([box[2] for box in leaves])
     parts = (upper - lower) / (high - low)
@@ -71,7 +71,7 @@ def _of_tree(tree: Any, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
     return np.array(shares)
 
 
-def _boxes(tree: Any, low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+def boxes(tree: Any, low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Lower and upper corner of every leaf with what it predicts."""
     left, right, feature, threshold = tree.children_left, tree.children_right, tree.feature, tree.threshold
     waiting = [(0, low, high)]

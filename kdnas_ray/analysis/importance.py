@@ -40,11 +40,25 @@ class Importances:
 def importances(run: Path, rungs: Sequence[int], rows: Sequence[Mapping[str, Any]] | None = None) -> Importances | None:
     """Importances of all decisions that every candidate takes; None where too few candidates are known.
 
+    Source: Hutter 2014, An Efficient Approach for Assessing Hyperparameter Importance (functional ANOVA).
+
+    Args: see `known_trials`.
+    """
+    known, epochs = known_trials(run, rungs, rows)
+    if len(known) < FEWEST or len({value for _, value in known}) < 2:
+        return None
+    shares = _shares(known)
+    return Importances(shares, epochs, len(known)) if shares else None
+
+
+def known_trials(
+    run: Path, rungs: Sequence[int], rows: Sequence[Mapping[str, Any]] | None = None
+) -> tuple[list[tuple[FrozenTrial, float]], int]:
+    """Candidates as trials, each with its accuracy after so many epochs.
+
     Final accuracy is used where enough candidates were trained in full, else accuracy at the first rung,
     which every candidate reached: complete ones alone are few and were selected. Of very many a sample is looked at,
     evenly in the order in which they ended. A study that cannot be read counts as one without candidates.
-
-    Source: Hutter 2014, An Efficient Approach for Assessing Hyperparameter Importance (functional ANOVA).
 
     Args:
         run: the run folder; its study is only read.
@@ -52,18 +66,18 @@ def importances(run: Path, rungs: Sequence[int], rows: Sequence[Mapping[str, Any
         rows: lines of candidates.jsonl, where they were read already.
     """
     if not has_study(run) or not rungs:
-        return None
+        return [], 0
     try:
-        only = _sampled(read_jsonl(run / "candidates.jsonl") if rows is None else rows, rungs)
+        rows = read_jsonl(run / "candidates.jsonl") if rows is None else rows
+        only = _sampled(rows, rungs)
         trials = [trial for trial in read_trials(run, only) if only is None or trial.number in only]
     except (ValueError, KeyError, TypeError, optuna.exceptions.OptunaError, KdnasError):  # corrupt, or away
-        return None
+        return [], 0
+    # A proposal that was trained already is told the earlier result and rejected: it is no second witness.
+    repeated = {row["id"] for row in rows if row.get("state") == "rejected"}
+    trials = [trial for trial in trials if f"c{trial.number:04d}" not in repeated]
     epochs = rungs[-1] if sum(_accuracy(trial, rungs[-1]) is not None for trial in trials) >= ENOUGH else rungs[0]
-    known = [(trial, value) for trial in trials if (value := _accuracy(trial, epochs)) is not None]
-    if len(known) < FEWEST or len({value for _, value in known}) < 2:
-        return None
-    shares = _shares(known)
-    return Importances(shares, epochs, len(known)) if shares else None
+    return [(trial, value) for trial in trials if (value := _accuracy(trial, epochs)) is not None], epochs
 
 
 def _sampled(rows: Sequence[Mapping[str, Any]], rungs: Sequence[int]) -> set[int] | None:
@@ -84,7 +98,7 @@ def _shares(known: Sequence[tuple[FrozenTrial, float]]) -> dict[str, float]:
     names = [name for name, kind in ranges.items() if not kind.single() and all(name in t.params for t, _ in known)]
     if not names:
         return {}
-    columns = np.array([[_place(ranges[name], trial.params[name]) for name in names] for trial, _ in known])
+    columns = np.array([[place_of(ranges[name], trial.params[name]) for name in names] for trial, _ in known])
     choices = np.array([_choices(ranges[name]) for name in names])
     found = main_effects(columns, np.array([value for _, value in known]), choices, SEED)
     if not np.isfinite(found).all() or found.sum() <= 0:
@@ -97,7 +111,7 @@ def _choices(kind: BaseDistribution) -> int:
     return len(kind.choices) if isinstance(kind, CategoricalDistribution) else 0
 
 
-def _place(kind: BaseDistribution, value: Any) -> float:
+def place_of(kind: BaseDistribution, value: Any) -> float:
     """Where a value stands: the number of a choice, or 0 to 1 within a range, on the scale on which it is drawn."""
     if isinstance(kind, CategoricalDistribution):
         return kind.to_internal_repr(value)

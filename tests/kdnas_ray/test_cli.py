@@ -54,7 +54,17 @@ def test_version_when_asked_then_is_the_packages(kdnas):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["search"], ["teacher"], ["teacher", "train"], ["teacher", "rank"], ["list"], ["config"], ["calibrate"]],
+    [
+        [],
+        ["search"],
+        ["teacher"],
+        ["teacher", "train"],
+        ["teacher", "rank"],
+        ["list"],
+        ["config"],
+        ["calibrate"],
+        ["explain"],
+    ],
 )
 def test_help_when_asked_then_explains_every_command(kdnas, command):
     code, out, _ = kdnas(*command, "--help")
