@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TESTS := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 DEMO_RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow test-pairs test-all lint clean
+.PHONY: demo test test-slow test-hosts test-pairs test-all lint clean
 
 demo: $(STAMP)
 	$(BIN)/kdnas search --out $(DEMO_RUN)
@@ -18,10 +18,13 @@ test: $(STAMP) lint
 test-slow: $(STAMP)
 	$(TESTS) -m slow
 
+test-hosts: $(STAMP)
+	$(TESTS) -m hosts
+
 test-pairs: $(STAMP)
 	$(TESTS) --dist load -m pairs
 
-test-all: test test-slow test-pairs
+test-all: test test-slow test-hosts test-pairs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

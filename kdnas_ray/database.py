@@ -129,8 +129,11 @@ class SharedStorage(RDBStorage):
         self._address = settings.address()
         with _explained(self._address, self.shown), making_tables(self._address) as engine:
             _refuse_tables_of_others(engine, self.shown)
-            super().__init__(driven(self._address), engine_kwargs={"connect_args": CONNECTION})
-            weakref.finalize(self, self.engine.dispose)  # connections that wait for the next call
+            try:
+                super().__init__(driven(self._address), engine_kwargs={"connect_args": CONNECTION})
+            finally:
+                if hasattr(self, "engine"):  # also where Optuna refuses the tables that it finds
+                    weakref.finalize(self, self.engine.dispose)  # connections that wait for the next call
 
     @contextlib.contextmanager
     def alone(self, study_id: int) -> Iterator[None]:

@@ -16,7 +16,7 @@ from e2e.launch import config_file, environment
 from benchmarks.nodes import Machine, Node, cluster
 from kdnas_ray.runs import read_jsonl
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.hosts
 
 MOST = 2  # workers
 SEARCH = {

@@ -19,7 +19,7 @@ from benchmarks.nodes import Cluster, Machine, Node, cluster, machines
 from kdnas_ray.runs import read_jsonl
 from trainables.model_files import save_state
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.hosts
 
 TRIALS = 6
 SEARCH = {

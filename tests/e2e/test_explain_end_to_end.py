@@ -25,6 +25,9 @@ ON_CIFAR = (
 )  # fmt: skip
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def explained(finished, tmp_path_factory):
     """A copy of the finished search in which its best candidate was explained, what was printed, and the numbers."""
@@ -125,7 +128,6 @@ def test_explain_of_an_unknown_candidate_is_refused(explained):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CIFAR.exists(), reason="needs CIFAR-10 beside the repository")
 def test_sentences_on_cifar10_are_true_of_its_trainings(tmp_path):
     done = kdnas("search", *ON_CIFAR, f"bank.cache={tmp_path / 'cache'}", "--out", "run", cwd=tmp_path, timeout=900)

@@ -95,7 +95,7 @@ def check_secret(*folders: Path) -> None:
             assert path.is_dir() or PASSWORD.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.slow
+@pytest.mark.hosts
 def test_two_searches_at_once_on_one_study_train_nothing_twice_and_keep_their_own_candidates(
     tmp_path, server, databases, start
 ):
@@ -122,7 +122,7 @@ def test_two_searches_at_once_on_one_study_train_nothing_twice_and_keep_their_ow
     check_secret(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.hosts
 def test_search_goes_on_and_loses_nothing_when_its_server_is_restarted_in_the_middle(
     tmp_path, server, databases, start
 ):
@@ -144,7 +144,7 @@ def test_search_goes_on_and_loses_nothing_when_its_server_is_restarted_in_the_mi
     check_whole(server, names, run)
 
 
-@pytest.mark.slow
+@pytest.mark.hosts
 def test_search_whose_server_stays_away_ends_with_a_word_and_the_study_catches_up_on_resume(
     tmp_path, server, databases, start
 ):
@@ -166,7 +166,7 @@ def test_search_whose_server_stays_away_ends_with_a_word_and_the_study_catches_u
     assert "Traceback" not in printed
     assert PASSWORD not in printed
     before = trained(run)
-    done = kdnas("resume", "run")
+    done = kdnas("resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     after = trained(run)
     assert {name: after[name] for name in before} == before
@@ -174,7 +174,7 @@ def test_search_whose_server_stays_away_ends_with_a_word_and_the_study_catches_u
     check_secret(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.hosts
 def test_resume_of_one_search_leaves_what_another_one_trains_alone(tmp_path, server, databases, start):
     changes, names = databases
     config = config_file(tmp_path, **SEARCH | changes | {"resources": {"workers": 1}})
@@ -185,9 +185,9 @@ def test_resume_of_one_search_leaves_what_another_one_trains_alone(tmp_path, ser
     first.stdout.close()
     second = start("search", config, "sampler=random", "--out", "second")
     wait_until(lambda: len(lines(tmp_path / "second" / "candidates.jsonl")) >= 1, second)
-    doctored = kdnas("doctor", "first", "--repair")
+    doctored = kdnas("doctor", "first", "--repair", cwd=tmp_path)
     assert doctored.returncode == 0, doctored.stdout + doctored.stderr
-    done = kdnas("resume", "first")
+    done = kdnas("resume", "first", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     printed, _ = second.communicate(timeout=400)
     assert second.returncode == 0, printed
@@ -206,7 +206,7 @@ def test_search_with_a_wrong_host_or_password_is_refused_before_anything_is_trai
         monkeypatch.setenv("STUDY", url.replace("kdnas@", "kdnas:planted-wrong@"))
         url = "env:STUDY"
     begin = time.monotonic()
-    done = kdnas("search", config_file(tmp_path, **SEARCH), f"study.url={url}", "--out", "run")
+    done = kdnas("search", config_file(tmp_path, **SEARCH), f"study.url={url}", "--out", "run", cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "study.url" in done.stderr
     assert ("refused" if wrong == "host" else "password authentication failed") in done.stderr

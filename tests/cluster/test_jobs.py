@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from cluster.conftest import free_port, ray_head
 from PIL import Image
-
-from tests.cluster.conftest import free_port, ray_head
 
 pytestmark = pytest.mark.slow
 
